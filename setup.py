@@ -1,0 +1,36 @@
+"""Builds the Cython modules and the C store. Everything else about the package stands in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("DUROXIDE_DEBUG") == "1"
+WINDOWS = os.name == "nt"
+HEADERS = sorted(str(p) for p in Path("csrc").glob("*.h"))
+
+
+def extension(path: Path) -> Extension:
+    c_sources = sorted(Path("csrc").glob("sqlite_*.c")) if path.stem == "_sqlite" else []
+    if WINDOWS:
+        flags = ["/Od", "/Zi"] if DEBUG else ["/O2", "/DNDEBUG"]
+    else:
+        flags = ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O2", "-g0", "-DNDEBUG"]
+        flags += ["-std=c11", "-fvisibility=hidden"]
+    return Extension(
+        ".".join(path.with_suffix("").parts),
+        [str(path), *map(str, c_sources)],
+        include_dirs=["csrc"],
+        depends=HEADERS,
+        extra_compile_args=flags,
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(p) for p in sorted(Path("duroxide").rglob("*.pyx"))],
+        build_dir="build/cython",
+        compiler_directives={"language_level": 3, "boundscheck": DEBUG, "wraparound": DEBUG, "initializedcheck": DEBUG},
+    )
+)
