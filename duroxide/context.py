@@ -1,0 +1,434 @@
+"""What an orchestration and an activity are given: `OrchestrationContext`, `ActivityContext`, and the task descriptors.
+
+Owns the descriptors (dicts, validated by the engine when they are yielded) and the immediate calls (status, KV, traces).
+Refuses to know storage, runtime, time and randomness: those reach an orchestration only through what it yields.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
+
+from . import arguments, tracing
+
+if TYPE_CHECKING:
+    from .client import Client
+
+Task = dict[str, Any]
+
+_dumps = json.JSONEncoder().encode  # what json.dumps(x) does, without its look at nine options
+
+
+class Execution(Protocol):
+    """What a context asks of the execution behind it; silent and empty once the turn is over."""
+
+    @property
+    def instance(self) -> str: ...
+    @property
+    def execution_id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def is_replaying(self) -> bool: ...
+
+    def set_custom_status(self, text: str | None) -> None: ...
+    def get_custom_status(self) -> str | None: ...
+    def kv_set(self, key: str, value: str) -> None: ...
+    def kv_get(self, key: str) -> str | None: ...
+    def kv_clear(self, key: str) -> None: ...
+    def kv_clear_all(self) -> None: ...
+    def kv_items(self) -> dict[str, str]: ...
+    def kv_prune(self, cutoff_ms: int) -> int: ...
+
+
+class _NoExecution:
+    """Stands behind a context that was built by hand from its ids: every immediate call is a no-op."""
+
+    is_replaying = True
+
+    def __init__(self, ctx_info: dict[str, Any]) -> None:
+        self.instance: str = ctx_info["instanceId"]
+        self.execution_id: int = ctx_info["executionId"]
+        self.name: str = ctx_info["orchestrationName"]
+        self.version: str = ctx_info["orchestrationVersion"]
+
+    def set_custom_status(self, text: str | None) -> None:
+        pass
+
+    def get_custom_status(self) -> str | None:
+        return None
+
+    def kv_set(self, key: str, value: str) -> None:
+        pass
+
+    def kv_get(self, key: str) -> str | None:
+        return None
+
+    def kv_clear(self, key: str) -> None:
+        pass
+
+    def kv_clear_all(self) -> None:
+        pass
+
+    def kv_items(self) -> dict[str, str]:
+        return {}
+
+    def kv_prune(self, cutoff_ms: int) -> int:
+        return 0
+
+
+class ScheduledTask(dict[str, Any]):
+    """The descriptor of an activity: yield it, or put it into `all`/`race`."""
+
+    def with_tag(self, tag: str | None) -> ScheduledTask:
+        """Only workers that take `tag` run it (`RuntimeOptions.worker_tag_filter`); changes this descriptor and returns it."""
+        self["tag"] = tag
+        return self
+
+
+# Handles that the token functions of `duroxide._duroxide` take, for those contexts whose token somebody asked for.
+_tokens: WeakValueDictionary[str, OrchestrationContext | ActivityContext] = WeakValueDictionary()
+_token_numbers = itertools.count()
+
+
+def of_token(token: str) -> OrchestrationContext | ActivityContext | None:
+    """The living context that gave out this token."""
+    return _tokens.get(token)
+
+
+class OrchestrationContext:
+    """The first argument of an orchestration.
+
+    Methods that schedule return a descriptor and do nothing else; `yield` it (or an `all`/`race` of several) to get the
+    result. Status, KV and trace methods act at once. `input` is anything that `json.dumps` takes; the `..._typed` variants
+    pass a str on as it is, as JSON text. An activity or child that fails raises at the yield (`ActivityError`,
+    `SubOrchestrationError`; both are `Exception`s whose text is that of the failure).
+    """
+
+    instance_id: str
+    execution_id: int
+    orchestration_name: str
+    orchestration_version: str
+
+    def __init__(self, ctx_info: Execution | dict[str, Any]) -> None:
+        execution: Execution = ctx_info if hasattr(ctx_info, "is_replaying") else _NoExecution(ctx_info)  # type: ignore[assignment]
+        self._execution = execution
+        self.instance_id = execution.instance
+        self.execution_id = execution.execution_id
+        self.orchestration_name = execution.name
+        self.orchestration_version = execution.version
+
+    @property
+    def _ctx_token(self) -> str:
+        return _token(self, "orch-")
+
+    # ── activities ──
+
+    def schedule_activity(self, name: str, input: Any = None, session_id: str | None = None) -> ScheduledTask:
+        """Run an activity; with `session_id`, on the runtime that owns that session."""
+        return _activity(name, _dumps(input), session_id)
+
+    def schedule_activity_typed(self, name: str, input: Any = None, result_type: type | None = None) -> ScheduledTask:
+        return ScheduledTask(type="activity", name=name, input=_raw(input), _typed=True)
+
+    def schedule_activity_on_session(self, name: str, input: Any, session_id: str) -> ScheduledTask:
+        return ScheduledTask(type="activityWithSession", name=name, input=_dumps(input), sessionId=session_id)
+
+    def schedule_activity_on_session_typed(self, name: str, input: Any = None, session_id: str | None = None) -> ScheduledTask:
+        return ScheduledTask(type="activityWithSession", name=name, input=_raw(input), sessionId=session_id, _typed=True)
+
+    def schedule_activity_with_retry(self, name: str, input: Any, retry: dict[str, Any]) -> ScheduledTask:
+        """Run an activity up to `max_attempts` times (default 3), with pauses between the attempts.
+
+        `backoff`: None or "exponential" (100 ms, doubling, at most 30 s), "fixed" (1 s), any other text: linear (100 ms per
+        attempt, at most 30 s); or a dict {"type": "exponential" | "linear" | "fixed", "initial_ms", "multiplier", "max_ms"}.
+        `timeout_ms` limits one attempt and ends the whole retry when it is over; `total_timeout_ms` overrides it (the
+        reference's meaning); `overall_timeout_ms` limits all attempts and pauses together.
+        """
+        return ScheduledTask(type="activityWithRetry", name=name, input=_dumps(input), retry=_retry(retry))
+
+    def schedule_activity_with_retry_typed(
+        self, name: str, input: Any = None, retry: dict[str, Any] | None = None
+    ) -> ScheduledTask:
+        return ScheduledTask(type="activityWithRetry", name=name, input=_raw(input), retry=_retry(retry or {}), _typed=True)
+
+    def schedule_activity_with_retry_on_session(
+        self, name: str, input: Any, retry: dict[str, Any], session_id: str
+    ) -> ScheduledTask:
+        return ScheduledTask(
+            type="activityWithRetryOnSession", name=name, input=_dumps(input), retry=_retry(retry), sessionId=session_id
+        )
+
+    def schedule_activity_with_retry_on_session_typed(
+        self, name: str, input: Any = None, retry: dict[str, Any] | None = None, session_id: str | None = None
+    ) -> ScheduledTask:
+        return ScheduledTask(
+            type="activityWithRetryOnSession",
+            name=name,
+            input=_raw(input),
+            retry=_retry(retry or {}),
+            sessionId=session_id,
+            _typed=True,
+        )
+
+    # ── timers, events, queues ──
+
+    def schedule_timer(self, delay_ms: int) -> Task:
+        """Sleep for `delay_ms` ms, across restarts."""
+        return {"type": "timer", "delayMs": delay_ms}
+
+    def wait_for_event(self, name: str) -> Task:
+        """The payload of the next `Client.raise_event` of that name. Not buffered: an event that nobody waits for is lost."""
+        return {"type": "waitEvent", "name": name}
+
+    def wait_for_event_typed(self, name: str) -> Task:
+        return {"type": "waitEvent", "name": name, "_typed": True}
+
+    def dequeue_event(self, queue_name: str) -> Task:
+        """The next message of that queue (`Client.enqueue_event`), first in first out, kept until somebody takes it."""
+        return {"type": "dequeueEvent", "queueName": queue_name}
+
+    def dequeue_event_typed(self, queue_name: str) -> Task:
+        return {"type": "dequeueEvent", "queueName": queue_name, "_typed": True}
+
+    # ── other orchestrations ──
+
+    def schedule_sub_orchestration(self, name: str, input: Any = None) -> Task:
+        """Run a child orchestration and wait for its output."""
+        return {"type": "subOrchestration", "name": name, "input": _dumps(input)}
+
+    def schedule_sub_orchestration_typed(self, name: str, input: Any = None, result_type: type | None = None) -> Task:
+        return {"type": "subOrchestration", "name": name, "input": _raw(input), "_typed": True}
+
+    def schedule_sub_orchestration_with_id(self, name: str, instance_id: str, input: Any = None) -> Task:
+        return {"type": "subOrchestrationWithId", "name": name, "instanceId": instance_id, "input": _dumps(input)}
+
+    def schedule_sub_orchestration_with_id_typed(self, name: str, instance_id: str, input: Any = None) -> Task:
+        task = {"type": "subOrchestrationWithId", "name": name, "instanceId": instance_id, "input": _raw(input)}
+        return {**task, "_typed": True}
+
+    def schedule_sub_orchestration_versioned(self, name: str, version: str | None = None, input: Any = None) -> Task:
+        return {"type": "subOrchestrationVersioned", "name": name, "version": version, "input": _dumps(input)}
+
+    def schedule_sub_orchestration_versioned_with_id(
+        self, name: str, version: str | None, instance_id: str, input: Any = None
+    ) -> Task:
+        task = {"type": "subOrchestrationVersionedWithId", "name": name, "version": version, "instanceId": instance_id}
+        return {**task, "input": _dumps(input)}
+
+    def start_orchestration(self, name: str, instance_id: str, input: Any = None) -> Task:
+        """Start an orchestration of its own, without waiting for it; nothing happens if the id exists."""
+        return {"type": "orchestration", "name": name, "instanceId": instance_id, "input": _dumps(input)}
+
+    def start_orchestration_typed(self, name: str, instance_id: str, input: Any = None) -> Task:
+        return {"type": "orchestration", "name": name, "instanceId": instance_id, "input": _raw(input)}
+
+    def start_orchestration_versioned(self, name: str, version: str, instance_id: str, input: Any = None) -> Task:
+        task = {"type": "orchestrationVersioned", "name": name, "version": version, "instanceId": instance_id}
+        return {**task, "input": _dumps(input)}
+
+    def start_orchestration_versioned_typed(self, name: str, version: str, instance_id: str, input: Any = None) -> Task:
+        task = {"type": "orchestrationVersioned", "name": name, "version": version, "instanceId": instance_id}
+        return {**task, "input": _raw(input)}
+
+    def continue_as_new(self, input: Any = None) -> Task:
+        """End this execution and begin the next one with an empty history and the latest version; has to be yielded."""
+        return {"type": "continueAsNew", "input": _dumps(input)}
+
+    def continue_as_new_typed(self, input: Any = None) -> Task:
+        return {"type": "continueAsNew", "input": _raw(input)}
+
+    def continue_as_new_versioned(self, input: Any, version: str | None = None) -> Task:
+        return {"type": "continueAsNewVersioned", "input": _dumps(input), "version": version}
+
+    # ── values that must not differ on replay ──
+
+    def new_guid(self) -> Task:
+        """A random UUID as text."""
+        return {"type": "newGuid"}
+
+    def utc_now(self) -> Task:
+        """The time in Unix ms."""
+        return {"type": "utcNow"}
+
+    def get_kv_value_from_instance(self, instance_id: str, key: str) -> ScheduledTask:
+        """The text stored under `key` in another instance, or None."""
+        input = _dumps({"instance_id": instance_id, "key": key})
+        return ScheduledTask(type="activity", name="__duroxide_syscall:get_kv_value", input=input)
+
+    # ── several at once ──
+
+    def all(self, tasks: list[Any] | tuple[Any, ...]) -> Task:
+        """Wait for all: a list in the order of `tasks` of `{"ok": value}` or `{"err": text}`; a failing member does not raise."""
+        return {"type": "join", "tasks": tasks}
+
+    def all_typed(self, tasks: list[Any] | tuple[Any, ...]) -> Task:
+        """As `all`, with the plain value in place of `{"ok": value}`."""
+        return {"type": "join", "tasks": tasks, "_typed_all": True}
+
+    def race(self, *tasks: Any) -> Task:
+        """Wait for the first of any number: `{"index": i, "value": value}`; the others are cancelled. Raises if the winner failed."""
+        return {"type": "select", "tasks": list(tasks)}
+
+    def race_typed(self, *tasks: Any) -> Task:
+        return {"type": "select", "tasks": list(tasks), "_typed_race": True}
+
+    # ── custom status and KV: immediate, kept with the turn ──
+
+    def set_custom_status(self, status: Any) -> None:
+        """Publish `str(status)` (at most 262,144 bytes) with this turn; see `Client.wait_for_status_change`."""
+        self._execution.set_custom_status(arguments.text("status", str(status)))
+
+    def reset_custom_status(self) -> None:
+        self._execution.set_custom_status(None)
+
+    def get_custom_status(self) -> str | None:
+        return self._execution.get_custom_status()
+
+    def set_kv_value(self, key: Any, value: Any) -> None:
+        """Store `str(value)` (at most `MAX_KV_VALUE_BYTES`) under `str(key)` (at most `MAX_KV_KEYS` keys)."""
+        self._execution.kv_set(arguments.text("key", str(key)), arguments.text("value", str(value)))
+
+    def get_kv_value(self, key: Any) -> str | None:
+        return self._execution.kv_get(arguments.text("key", str(key)))
+
+    def get_kv_all_keys(self) -> list[str]:
+        """All keys, sorted."""
+        return sorted(self._execution.kv_items())
+
+    def get_kv_all_values(self) -> dict[str, str]:
+        return dict(self._execution.kv_items())
+
+    def get_kv_length(self) -> int:
+        return len(self._execution.kv_items())
+
+    def clear_kv_value(self, key: Any) -> None:
+        self._execution.kv_clear(arguments.text("key", str(key)))
+
+    def clear_all_kv_values(self) -> None:
+        self._execution.kv_clear_all()
+
+    def prune_kv_values_updated_before(self, cutoff_ms: int) -> int:
+        """Remove the keys last written before `cutoff_ms` (Unix ms); returns how many."""
+        return self._execution.kv_prune(arguments.unsigned("cutoff_ms", cutoff_ms))
+
+    # ── traces: logged once, not again on replay ──
+
+    def trace_info(self, message: Any) -> None:
+        self._trace("info", message)
+
+    def trace_warn(self, message: Any) -> None:
+        self._trace("warn", message)
+
+    def trace_error(self, message: Any) -> None:
+        self._trace("error", message)
+
+    def trace_debug(self, message: Any) -> None:
+        self._trace("debug", message)
+
+    def _trace(self, level: str, message: Any) -> None:
+        text = str(message)
+        if not self._execution.is_replaying:
+            tracing.orchestration(level, text, self)
+
+
+class ActivityContext:
+    """The first argument of an activity: who asked for it, whether the answer is still wanted, and a client.
+
+    `ctx_info` has the keys instanceId, executionId, orchestrationName, orchestrationVersion, activityName, workerId and maybe
+    activityId, sessionId, tag. `cancelled` and `client` are what `is_cancelled()` and `get_client()` ask while it runs.
+    """
+
+    def __init__(
+        self,
+        ctx_info: dict[str, Any],
+        *,
+        cancelled: Callable[[], bool] | None = None,
+        client: Callable[[], Client] | None = None,
+    ) -> None:
+        self.instance_id: str = ctx_info["instanceId"]
+        self.execution_id: int = ctx_info["executionId"]
+        self.orchestration_name: str = ctx_info["orchestrationName"]
+        self.orchestration_version: str = ctx_info["orchestrationVersion"]
+        self.activity_name: str = ctx_info["activityName"]
+        self.worker_id: str = ctx_info["workerId"]
+        self.session_id: str | None = ctx_info.get("sessionId")
+        self._tag: str | None = ctx_info.get("tag")
+        self._activity_id: int | None = ctx_info.get("activityId")
+        self._cancelled = cancelled
+        self._client = client
+
+    @property
+    def _trace_token(self) -> str:
+        return _token(self, "act-")
+
+    def _end(self) -> None:
+        """The activity returned: from here on nothing is cancelled, traced or asked."""
+        self._cancelled = self._client = None
+
+    def tag(self) -> str | None:
+        """The tag it was scheduled with."""
+        return self._tag
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the result any more: the instance ended, or a race was lost. Long activities should look."""
+        cancelled = self._cancelled
+        return cancelled is not None and cancelled()
+
+    def get_client(self) -> Client:
+        """A client on the same store; it stays valid after the activity. RuntimeError once the activity has returned."""
+        client = self._client
+        if client is None:
+            raise RuntimeError("Activity context not found")
+        return client()
+
+    def trace_info(self, message: Any) -> None:
+        self._trace("info", message)
+
+    def trace_warn(self, message: Any) -> None:
+        self._trace("warn", message)
+
+    def trace_error(self, message: Any) -> None:
+        self._trace("error", message)
+
+    def trace_debug(self, message: Any) -> None:
+        self._trace("debug", message)
+
+    def _trace(self, level: str, message: Any) -> None:
+        text = str(message)
+        if self._cancelled is not None:
+            tracing.activity(level, text, self)
+
+
+def _token(context: OrchestrationContext | ActivityContext, kind: str) -> str:
+    token = context.__dict__.get("_token")
+    if token is None:
+        token = context.__dict__["_token"] = f"{kind}{next(_token_numbers)}"
+        _tokens[token] = context
+    return str(token)
+
+
+def _raw(input: Any) -> str:
+    return input if isinstance(input, str) else _dumps(input)
+
+
+def _activity(name: str, input: str, session_id: str | None) -> ScheduledTask:
+    if session_id is None:
+        return ScheduledTask(type="activity", name=name, input=input)
+    return ScheduledTask(type="activityWithSession", name=name, input=input, sessionId=session_id)
+
+
+def _retry(retry: dict[str, Any]) -> Task:
+    policy = {
+        "maxAttempts": retry.get("max_attempts", retry.get("maxAttempts", 3)),
+        "timeoutMs": retry.get("timeout_ms", retry.get("timeoutMs")),
+        "totalTimeoutMs": retry.get("total_timeout_ms", retry.get("totalTimeoutMs")),
+        "backoff": retry.get("backoff"),
+    }
+    overall = retry.get("overall_timeout_ms", retry.get("overallTimeoutMs"))
+    return policy if overall is None else {**policy, "overallTimeoutMs": overall}
