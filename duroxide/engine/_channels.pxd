@@ -1,0 +1,26 @@
+# cython: language_level=3
+from duroxide.engine._tasks cimport Leaf, Scope
+
+
+cdef class Channel:
+    cdef bint buffered
+    cdef bint bind(self, Scope scope, Leaf leaf) except -1
+    cdef bint arrive(self, Scope scope, str data, long long order) except -1
+    cdef int dropped(self, Leaf leaf) except -1
+    cdef int cancel_replayed(self, Scope scope, long long id) except -1
+    cdef list waiting_leaves(self)
+    cdef list unread(self)
+
+
+cdef class Fifo(Channel):
+    cdef object waiting
+    cdef object arrivals
+
+
+cdef class Indexed(Channel):
+    cdef list subscriptions
+    cdef list arrivals
+    cdef int settle(self, Scope scope) except -1
+
+
+cdef Channel new_channel(bint buffered, bint legacy)

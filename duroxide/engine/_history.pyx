@@ -1,0 +1,161 @@
+# cython: language_level=3
+"""History matching: one stored event against the oldest command that the code emitted, and the texts of a mismatch.
+
+Owns what replay compares (reference texts, users match on them). Refuses to know how commands are made or results delivered.
+"""
+
+from duroxide.engine._tasks cimport (
+    ACTIVITY, CHILD, CONTINUE, DEQUEUE, DETACHED, KV_CLEAR, KV_CLEAR_ALL, KV_SET, STATUS, TIMER, WAIT, Leaf,
+)
+
+cdef dict ESCAPES = {"\t": "\\t", "\r": "\\r", "\n": "\\n", '"': '\\"', "\\": "\\\\", "\0": "\\0"}
+
+# Stored type of a command's event; a tolerant one may be absent from the code.
+cdef dict KIND_OF = {
+    "ActivityScheduled": ACTIVITY, "TimerCreated": TIMER, "SubOrchestrationScheduled": CHILD, "ExternalSubscribed": WAIT,
+    "ExternalSubscribedPersistent": DEQUEUE, "OrchestrationChained": DETACHED, "CustomStatusUpdated": STATUS,
+    "KeyValueSet": KV_SET, "KeyValueCleared": KV_CLEAR, "KeyValuesCleared": KV_CLEAR_ALL,
+}  # fmt: skip
+cdef dict TOLERANT = {
+    STATUS: "custom status", KV_SET: "kv set", KV_CLEAR: "kv clear", KV_CLEAR_ALL: "kv clear_all",
+}
+
+
+class Nondeterminism(Exception):
+    """The code does not ask for what history holds. `str()` is the text without its prefix."""
+
+
+class CorruptHistory(Exception):
+    """Stored events that cannot be read."""
+
+
+def debug(text):
+    """A string or None in the quoted form of the texts: `"a\\"b"`, `None`, as an option `Some("x")` is written by the caller."""
+    if text is None:
+        return "None"
+    return '"' + "".join([ESCAPES.get(c) or (c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in text]) + '"'
+
+
+def option(text):
+    return "None" if text is None else f"Some({debug(text)})"
+
+
+cdef str action(Leaf leaf):
+    """The command as the mismatch texts show it."""
+    kind = leaf.kind
+    if kind == ACTIVITY:
+        return (
+            f"CallActivity {{ scheduling_event_id: 0, name: {debug(leaf.name)}, input: {debug(leaf.input)}, "
+            f"session_id: {option(leaf.where)}, tag: {option(leaf.tag)} }}"
+        )
+    if kind == TIMER:
+        return f"CreateTimer {{ scheduling_event_id: 0, fire_at_ms: {leaf.number} }}"
+    if kind == WAIT:
+        return f"WaitExternal {{ scheduling_event_id: 0, name: {debug(leaf.name)} }}"
+    if kind == DEQUEUE:
+        return f"DequeueEvent {{ scheduling_event_id: 0, name: {debug(leaf.name)} }}"
+    if kind == CHILD:
+        instance = f"sub::pending_{leaf.token}" if leaf.where is None else leaf.where
+        return (
+            f"StartSubOrchestration {{ scheduling_event_id: 0, name: {debug(leaf.name)}, version: {option(leaf.version)}, "
+            f"instance: {debug(instance)}, input: {debug(leaf.input)} }}"
+        )
+    if kind == DETACHED:
+        return (
+            f"StartOrchestrationDetached {{ scheduling_event_id: 0, name: {debug(leaf.name)}, version: {option(leaf.version)}, "
+            f"instance: {debug(leaf.where)}, input: {debug(leaf.input)} }}"
+        )
+    if kind == CONTINUE:
+        return f"ContinueAsNew {{ input: {debug(leaf.input)}, version: {option(leaf.version)} }}"
+    if kind == STATUS:
+        return f"UpdateCustomStatus {{ status: {option(leaf.input)} }}"
+    if kind == KV_SET:
+        return f"SetKeyValue {{ key: {debug(leaf.name)}, value: {debug(leaf.input)}, last_updated_at_ms: {leaf.number} }}"
+    if kind == KV_CLEAR:
+        return f"ClearKeyValue {{ key: {debug(leaf.name)} }}"
+    return "ClearKeyValues"
+
+
+cdef str shown(dict event):
+    """The event as the mismatch texts show it."""
+    kind = event["type"]
+    if kind == "ActivityScheduled":
+        return (
+            f"ActivityScheduled {{ name: {debug(event['name'])}, input: {debug(event['input'])}, "
+            f"session_id: {option(event.get('session_id'))}, tag: {option(event.get('tag'))} }}"
+        )
+    if kind == "TimerCreated":
+        return f"TimerCreated {{ fire_at_ms: {event['fire_at_ms']} }}"
+    if kind in ("SubOrchestrationScheduled", "OrchestrationChained"):
+        return (
+            f"{kind} {{ name: {debug(event['name'])}, instance: {debug(event['instance'])}, input: {debug(event['input'])} }}"
+        )
+    if kind == "CustomStatusUpdated":
+        return f"CustomStatusUpdated {{ status: {option(event['status'])} }}"
+    if kind == "KeyValueSet":
+        return (
+            f"KeyValueSet {{ key: {debug(event['key'])}, value: {debug(event['value'])}, "
+            f"last_updated_at_ms: {event.get('last_updated_at_ms', 0)} }}"
+        )
+    if kind == "KeyValueCleared":
+        return f"KeyValueCleared {{ key: {debug(event['key'])} }}"
+    if kind == "KeyValuesCleared":
+        return "KeyValuesCleared"
+    return f"{kind} {{ name: {debug(event['name'])} }}"
+
+
+cdef bint equal(Leaf leaf, int kind, dict event) except -1:
+    if leaf.kind != kind:
+        return False
+    if kind == ACTIVITY:
+        return (
+            leaf.name == event["name"] and leaf.input == event["input"]
+            and leaf.where == event.get("session_id") and leaf.tag == event.get("tag")
+        )
+    if kind == WAIT or kind == DEQUEUE:
+        return leaf.name == event["name"]
+    if kind == CHILD:
+        return leaf.name == event["name"] and leaf.input == event["input"]
+    if kind == DETACHED:
+        return leaf.name == event["name"] and leaf.where == event["instance"] and leaf.input == event["input"]
+    if kind == KV_SET:
+        return leaf.name == event["key"] and leaf.input == event["value"]
+    return True  # timers, status, clear all: the kind is enough
+
+
+def is_command(event_type):
+    """Whether events of this type stand for a command of the code."""
+    return event_type in KIND_OF
+
+
+cdef Leaf take_match(object commands, dict event):
+    """Removes the command that `event` records from the head of `commands` (a deque) and returns it; None where an absent one
+    is tolerated. Nondeterminism on a mismatch."""
+    cdef int kind = KIND_OF[event["type"]]
+    cdef Leaf leaf
+    if not commands:
+        if kind in TOLERANT:
+            return None
+        what = "OrchestrationChained" if kind == DETACHED else "schedule"
+        raise Nondeterminism(f"history {what} but no emitted action")
+    if kind == KV_CLEAR:
+        return take_clear(commands, event)
+    leaf = commands[0]
+    if not equal(leaf, kind, event):
+        raise Nondeterminism(f"{TOLERANT.get(kind, 'schedule')} mismatch: action={action(leaf)} vs event={shown(event)}")
+    commands.popleft()
+    return leaf
+
+
+cdef Leaf take_clear(object commands, dict event):
+    """Clears match anywhere within the leading run of clears: their order was once not fixed."""
+    cdef Leaf leaf
+    cdef Py_ssize_t i
+    for i in range(len(commands)):
+        leaf = commands[i]
+        if leaf.kind != KV_CLEAR:
+            break
+        if leaf.name == event["key"]:
+            del commands[i]
+            return leaf
+    raise Nondeterminism(f"kv clear mismatch: action={action(commands[0])} vs event={shown(event)}")
