@@ -172,7 +172,6 @@ cdef object begin_successor(ran, Turn turn, Inbox inbox, loaded, env, long long 
         execution.kv = previous.kv
     elif loaded is not None:
         execution.kv = dict(loaded.kv)
-    ran.done.execution_id = execution.execution_id
     refuse(ran.done, inbox.starts, execution.parent, env, "already exists")
     return begin(ran, turn, inbox, execution, start, poisoned, env, now_ms)
 
@@ -182,6 +181,7 @@ cdef object begin(ran, Turn turn, Inbox inbox, Execution execution, dict start, 
     cdef list fresh = []
     done = ran.done
     ran.started = True
+    done.execution_id = execution.execution_id
     done.name, done.version = execution.name, execution.version
     done.parent = None if execution.parent is None else execution.parent[0]
     done.pinned = None if poisoned else PINNED
