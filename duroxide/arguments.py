@@ -74,3 +74,11 @@ def root_instance(argument: str, value: Any) -> str:
     if instance.startswith(MARKER) or "::" + MARKER in instance:
         raise OptionError(f"Invalid input: instance id '{instance}' uses the reserved sub-orchestration marker '{MARKER}'")
     return instance
+
+
+def native(provider: Any) -> Any:
+    """The store behind a provider object, or the object itself if it is a store. TypeError if there is none."""
+    store = provider if hasattr(provider, "exchange") else provider._native
+    if not hasattr(store, "exchange"):
+        raise TypeError(f"argument 'provider': '{type(store).__name__}' object cannot be converted to 'PySqliteProvider'")
+    return store

@@ -108,6 +108,9 @@ class OrchestrationContext:
     result. Status, KV and trace methods act at once. `input` is anything that `json.dumps` takes; the `..._typed` variants
     pass a str on as it is, as JSON text. An activity or child that fails raises at the yield (`ActivityError`,
     `SubOrchestrationError`; both are `Exception`s whose text is that of the failure).
+
+    Made by the runtime from an execution; or by hand from a dict with instanceId, executionId, orchestrationName and
+    orchestrationVersion, and then the immediate calls do nothing.
     """
 
     instance_id: str
@@ -115,8 +118,8 @@ class OrchestrationContext:
     orchestration_name: str
     orchestration_version: str
 
-    def __init__(self, ctx_info: Execution | dict[str, Any]) -> None:
-        execution: Execution = ctx_info if hasattr(ctx_info, "is_replaying") else _NoExecution(ctx_info)  # type: ignore[assignment]
+    def __init__(self, ctx_info: Any) -> None:
+        execution: Execution = ctx_info if hasattr(ctx_info, "is_replaying") else _NoExecution(ctx_info)
         self._execution = execution
         self.instance_id = execution.instance
         self.execution_id = execution.execution_id
@@ -272,7 +275,8 @@ class OrchestrationContext:
         return {"type": "join", "tasks": tasks, "_typed_all": True}
 
     def race(self, *tasks: Any) -> Task:
-        """Wait for the first of any number: `{"index": i, "value": value}`; the others are cancelled. Raises if the winner failed."""
+        """Wait for the first of any number: `{"index": i, "value": value}`; the others are cancelled.
+        Raises if the winner failed."""
         return {"type": "select", "tasks": list(tasks)}
 
     def race_typed(self, *tasks: Any) -> Task:

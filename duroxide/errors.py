@@ -16,7 +16,9 @@ class DuroxideError(Exception):
 class ActivityError(DuroxideError):
     """An activity failed for good. `str()` is `Activity '{name}' call failed: {Type}: {message}` or the stored text."""
 
-    def __init__(self, text: str, activity: str | None = None, error_type: str | None = None, instance_id: str | None = None) -> None:
+    def __init__(
+        self, text: str, activity: str | None = None, error_type: str | None = None, instance_id: str | None = None
+    ) -> None:
         super().__init__(text)
         self.activity = activity
         self.error_type = error_type
@@ -68,6 +70,10 @@ class OperationTimeout(RuntimeError, TimeoutError):
 
 class ProviderError(RuntimeError):
     """A store could not be opened or could not do what was asked; the text names operation, place and reason."""
+
+
+class NotFound(RuntimeError, LookupError):
+    """A client call that needs an instance or an execution did not find it: `{call}: Instance {id} not found`."""
 
 
 class OptionError(ValueError, RuntimeError):

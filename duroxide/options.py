@@ -51,8 +51,8 @@ class RuntimeOptions(Record):
 
     orchestration_concurrency, worker_concurrency: turns and activities run at once (2, 2; 0: none).
     dispatcher_poll_interval_ms: the longest pause between looks at the store where no signal can come (100).
-    orchestrator_lock_timeout_ms, worker_lock_timeout_ms, session_lock_timeout_ms: leases of instances (5,000), activities (30,000)
-    and sessions (30,000); the `..._renewal_buffer_ms` say how long before their end they are renewed.
+    orchestrator_lock_timeout_ms, worker_lock_timeout_ms, session_lock_timeout_ms: leases of instances (5,000), activities
+    (30,000) and sessions (30,000); the `..._renewal_buffer_ms` say how long before their end they are renewed.
     max_attempts: how often a message may be fetched before it is given up as poison (10; negative: no limit).
     max_sessions_per_runtime (10), session_idle_timeout_ms (300,000), worker_node_id: sessions held here, and by whom.
     worker_tag_filter: which activities this runtime takes, see `TagFilter`.
@@ -132,14 +132,15 @@ class RuntimeOptions(Record):
         renewal = max(1_000, self.effective("worker_lock_timeout_ms") - self.effective("worker_lock_renewal_buffer_ms"))
         if idle <= renewal:
             raise OptionError(
-                f"session_idle_timeout ({idle / 1000:g}s) must be greater than worker lock renewal interval ({renewal / 1000:g}s). "
-                "Sessions would unpin during long-running activity execution. "
-                "Increase session_idle_timeout or decrease worker_lock_timeout."
+                f"session_idle_timeout ({idle / 1000:g}s) must be greater than "
+                f"worker lock renewal interval ({renewal / 1000:g}s). Sessions would unpin during long-running activity "
+                "execution. Increase session_idle_timeout or decrease worker_lock_timeout."
             )
 
 
 class PruneOptions(Record):
-    """Which executions `prune_executions` removes: all but the newest `keep_last`, those completed before a time (Unix ms), or both."""
+    """Which executions `prune_executions` removes: all but the newest `keep_last`, those completed before a time (Unix ms),
+    or those to which both apply."""
 
     keep_last: int | None
     completed_before: int | None
@@ -169,7 +170,7 @@ def _time(name: str, value: Any) -> int | None:
 
 
 class TagFilter:
-    """Texts for `RuntimeOptions.worker_tag_filter`: untagged activities only, any, none, given tags, or untagged and given tags."""
+    """Texts for `RuntimeOptions.worker_tag_filter`: untagged activities only, any, none, given tags, or untagged and given."""
 
     DEFAULT_ONLY = "default_only"
     ANY = "any"

@@ -14,6 +14,11 @@ from . import arguments
 from .errors import OptionError
 
 DEFAULT_VERSION = "1.0.0"
+
+# Every orchestration registered in this process, by name or name@version, the last one counts. Runtimes never read it: it is
+# what `driver.create_generator` calls, for programs that step generators by hand.
+functions: dict[str, Callable[..., Any]] = {}
+
 SYSCALL = "__duroxide_syscall:"
 
 _NUMBER = r"(0|[1-9]\d*)"
@@ -90,6 +95,7 @@ class Registry:
                     f"non-monotonic orchestration version for {name}: {wanted} is not later than existing latest {known.latest}"
                 )
             known.functions[wanted] = fn
+            functions[name if version is None else f"{name}@{wanted}"] = fn
             if key > known.latest_key:
                 known.latest, known.latest_key = wanted, key
 

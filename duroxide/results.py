@@ -234,6 +234,11 @@ def decoded(text: str | None) -> Any:
         return text
 
 
+def of_status(raw: OrchestrationStatus) -> OrchestrationResult:
+    """The public form of a raw status."""
+    return OrchestrationResult(raw.status, decoded(raw.output), raw.error, raw.custom_status, raw.custom_status_version)
+
+
 def parse_result(result: Any) -> Any:
     """The plain values of an `all()` result: `{"ok": v}` becomes v, in a list or alone; a lone `{"err": text}` is raised."""
     if isinstance(result, list):

@@ -34,7 +34,7 @@ LEVELS = {
     "debug": logging.DEBUG,
     "trace": 5,
 }
-_NAMES = {logging.CRITICAL: "ERROR", logging.ERROR: "ERROR", logging.WARNING: "WARN", logging.INFO: "INFO", logging.DEBUG: "DEBUG"}
+_NAMES = {50: "ERROR", logging.ERROR: "ERROR", logging.WARNING: "WARN", logging.INFO: "INFO", logging.DEBUG: "DEBUG"}
 _FIELDS = (
     "instance_id", "execution_id", "orchestration_name", "orchestration_version", "activity_name", "activity_id", "worker_id",
 )  # fmt: skip
