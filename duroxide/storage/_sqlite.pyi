@@ -1,0 +1,3 @@
+import apsw
+
+def open_store(writer: apsw.Connection, reader: apsw.Connection | None = None) -> object: ...
