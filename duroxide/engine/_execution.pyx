@@ -356,7 +356,7 @@ cdef class Execution(Scope):
             if self.flag:
                 self.flag = 1
                 self.poll()
-            if self.state != RUNNING:
+            if self.state == COMPLETED or self.state == FAILED:
                 self.note_early_end(events, at)
                 break
             self.apply_stored(events[at])
@@ -380,7 +380,7 @@ cdef class Execution(Scope):
         if is_command(kind):
             leaf = take_match(self.commands, event)
             if leaf is not None:
-                self.bind(leaf, id, self.targets.get(id))
+                self.bind(leaf, id, full_child_id(self.instance, event["instance"]) if leaf.kind == CHILD else None)
         elif kind in COMPLETIONS:
             source = event["source_event_id"]
             leaf = self.open.get(source)

@@ -420,11 +420,11 @@ cdef object proceed(ran, Turn turn, Inbox inbox, Execution execution, list store
 
 
 cdef int apply_all(Execution execution, list fresh) except -1:
-    """One at a time; the code runs between two."""
+    """One at a time; the code runs between two. After a continue-as-new they still count: unread messages are carried."""
     for what, id, payload, name in fresh:
         if execution.flag:
             execution.poll()
-        if execution.state != RUNNING:
+        if execution.state == COMPLETED or execution.state == FAILED:
             return 0
         if what == RESULT:
             execution.complete(id, payload, False)
