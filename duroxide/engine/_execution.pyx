@@ -300,8 +300,8 @@ cdef class Execution(Scope):
     cdef int arrive(self, bint queue, str name, str data) except -1:
         cdef Channel channel = self.channel(queue, name)
         self.arrival += 1
-        channel.arrive(self, data, self.arrival)
-        self.flag = 2
+        if channel.arrive(self, data, self.arrival) or queue:
+            self.flag = 2
         return 0
 
     def channel(self, bint queue, str name):

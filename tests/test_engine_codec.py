@@ -1,0 +1,118 @@
+"""The codec against json.dumps/json.loads, and the cache of live executions."""
+
+import json
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duroxide.engine._codec import dumps, loads, read
+from duroxide.engine.cache import Cache
+
+
+class Text(str):
+    pass
+
+
+class Number(int):
+    def __str__(self):
+        return "not me"
+
+
+atoms = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(codec=None)), st.integers(10**20, 10**40),
+    st.text().map(Text), st.integers().map(Number),
+)  # fmt: skip
+values = st.recursive(
+    atoms, lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text() | st.integers() | st.none(), inner), max_leaves=20
+)
+
+
+@given(values)
+def test_dumps_is_json_dumps(value):
+    assert dumps(value) == json.dumps(value)
+
+
+@given(values)
+def test_loads_is_json_loads(value):
+    text = json.dumps(value)
+    assert repr(loads(text)) == repr(json.loads(text))
+    assert repr(loads(f" {text}\n")) == repr(json.loads(text))
+
+
+@given(st.text())
+def test_loads_refuses_what_json_refuses_and_read_gives_the_text(text):
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(ValueError):
+            loads(text)
+        assert read(text) == text
+    else:
+        assert repr(loads(text)) == repr(expected)
+
+
+def test_values_that_json_cannot_hold_raise_as_json_does():
+    for bad in (object(), {1, 2}, {(1,): 2}, b"x"):
+        with pytest.raises(TypeError) as ours:
+            dumps(bad)
+        with pytest.raises(TypeError) as theirs:
+            json.dumps(bad)
+        assert str(ours.value) == str(theirs.value)
+    loop: list = []
+    loop.append(loop)
+    with pytest.raises(ValueError, match="Circular"):
+        dumps(loop)
+
+
+class Fake:
+    def __init__(self, instance, size):
+        self.instance, self.size, self.closed = instance, size, 0
+
+    def close(self):
+        self.closed += 1
+
+
+def test_the_cache_is_bounded_by_count_and_bytes_and_closes_the_oldest():
+    cache = Cache(max_count=3, max_bytes=1_000)
+    held = [Fake(str(n), 10) for n in range(5)]
+    for execution in held:
+        cache.put(execution)
+    assert [e.closed for e in held] == [1, 1, 0, 0, 0] and len(cache) == 3
+    cache.put(Fake("big", 985))
+    assert [e.closed for e in held[2:]] == [1, 1, 0] and cache.take("4") is held[4]
+    assert cache.take("4") is None
+    cache.put(Fake("huge", 5_000))
+    assert len(cache) == 0
+
+
+def test_a_newer_execution_of_an_instance_replaces_the_older():
+    cache = Cache()
+    old, new = Fake("i", 1), Fake("i", 1)
+    cache.put(old)
+    cache.put(old)
+    assert old.closed == 0
+    cache.put(new)
+    assert old.closed == 1 and cache.take("i") is new
+
+
+def test_threads_share_the_cache_without_losing_or_doubling():
+    cache, taken, lock = Cache(max_count=100_000), [], threading.Lock()
+
+    def work(start):
+        for n in range(start, start + 500):
+            cache.put(Fake(str(n % 200), 1))
+            got = cache.take(str((n * 7) % 200))
+            if got is not None:
+                with lock:
+                    taken.append(got)
+
+    threads = [threading.Thread(target=work, args=(n * 1_000,)) for n in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(set(map(id, taken))) == len(taken) and not any(e.closed for e in taken)
+    cache.clear()
+    assert len(cache) == 0
