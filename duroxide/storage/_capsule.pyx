@@ -174,7 +174,7 @@ cdef int put(dx_str *out, object value) except -1:
     except UnicodeEncodeError as error:
         bad = ord(value[error.start])
         raise StoreError(
-            f"text {value[:40]!r} holds the lone surrogate U+{bad:04X} at {error.start}: it has no UTF-8 form, it cannot be stored",
+            f"text {value[:40]!r} holds the lone surrogate U+{bad:04X} at {error.start}: it has no UTF-8 form",
             operation="encode",
         ) from None
     out.n = n

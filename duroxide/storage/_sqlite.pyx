@@ -149,10 +149,10 @@ def open_store(writer, reader=None):
     """Takes over two APSW connections to one prepared file (or one to ":memory:") and returns the capsule `duroxide.store_v1`.
 
     The schema, `sqlite_sql.INDEXES` and all pragmas must be in place. `writer` serves exchange and renew, `reader` load and mere
-    checks; None: `writer` serves all. From here on both belong to the store: their busy handler is replaced, and nobody else may use
+    checks; None: `writer` serves all. From here on both belong to the store: their busy handler is replaced, nobody else may use
     them, except that cold statements may run on a single connection between verbs, under a lock of the caller's that keeps verbs
-    out, and outside any transaction. Closing the CapsuleStore closes both. Raises StoreError, and leaves the connections open, if
-    the C store cannot run on them.
+    out, and outside any transaction. Closing the CapsuleStore closes both. Raises StoreError, and leaves the connections open,
+    if the C store cannot run on them.
     """
     cdef _Owner owner = _Owner.__new__(_Owner)
     _load()

@@ -65,7 +65,7 @@ HOT: dict[str, str] = {
     " LEFT JOIN instance_locks l ON l.instance_id = q.instance_id"
     " LEFT JOIN instances i ON i.instance_id = q.instance_id"
     " LEFT JOIN executions e ON e.instance_id = i.instance_id AND e.execution_id = i.current_execution_id"
-    " WHERE q.lock_token IS NULL AND q.visible_at >= ?1 AND q.visible_at <= ?2 AND (q.visible_at > ?1 OR q.id > ?3)"
+    " WHERE q.lock_token IS NULL AND (q.visible_at, q.id) > (?1, ?3) AND q.visible_at <= ?2"
     " ORDER BY q.visible_at, q.id",
     # now -> the next ready row that is not yet visible
     "message_next": "SELECT visible_at FROM orchestrator_queue INDEXED BY dx_orch_ready"
