@@ -210,7 +210,8 @@ def test_work_is_taken_by_tag_oldest_first_across_tags(bare: Bare) -> None:
     tags = ["x", None, "y", "x", None]
     bare.do(handed(turns=[turn(lease, "i", work=[work(n, tag=t) for n, t in enumerate(tags)])]))
     modes: list[tuple[str, tuple[str, ...], list[int]]] = [
-        ("none", (), []), ("default_only", (), [2, 5]), ("tags", ("x",), [1, 4]), ("default_and", ("y", "z"), [2, 3, 5]), ("any", (), [1, 2, 3, 4, 5]),
+        ("none", (), []), ("default_only", (), [2, 5]), ("tags", ("x",), [1, 4]), ("default_and", ("y", "z"), [2, 3, 5]),
+        ("any", (), [1, 2, 3, 4, 5]),
     ]  # fmt: skip
     for mode, wanted, rows in modes:
         taken = bare.do(appetite=Appetite("w", work=9, tag_mode=mode, tags=wanted))
