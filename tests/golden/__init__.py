@@ -1,0 +1,1 @@
+"""Small orchestration programs, what the reference made of them, and how the two are compared."""
