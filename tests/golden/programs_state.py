@@ -399,7 +399,7 @@ def custom_status_too_large(w: World) -> Driver:
     def corrected(ctx: Any, n: int) -> Any:
         ctx.set_custom_status("x" * n)
         ctx.set_custom_status("small")
-        return n
+        return (yield ctx.schedule_activity("echo", n))
 
     def drive() -> None:
         w.run("flow", 262144)
