@@ -124,7 +124,7 @@ static int may_help_to_retry(int code)
     }
 }
 
-static int describe(dx_error *error, const char *operation, int code, const char *text)
+int dx_describe(dx_error *error, const char *operation, int code, const char *text)
 {
     memset(error, 0, sizeof *error);
     error->code = code;
@@ -139,7 +139,7 @@ int dx_fail(dx_tx *tx, int code, const char *text)
     if (tx->failed) return -1;
     tx->failed = 1;
     tx->constraint = (code & 0xff) == SQLITE_CONSTRAINT;
-    return describe(tx->error, tx->operation, code, text);
+    return dx_describe(tx->error, tx->operation, code, text);
 }
 
 static int fail_from_sqlite(dx_tx *tx)
@@ -274,7 +274,7 @@ int dx_open_connection(dx_connection *c, sqlite3 *db, const char *const *sql, in
         if (dx_api.prepare_v3(db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &c->statements[i], NULL) != SQLITE_OK) {
             char what[96];
             snprintf(what, sizeof what, "prepare %s", dx_statement_names[i]);
-            describe(error, what, dx_api.extended_errcode(db), dx_api.errmsg(db));
+            dx_describe(error, what, dx_api.extended_errcode(db), dx_api.errmsg(db));
             dx_close_connection(c);
             return -1;
         }

@@ -9,7 +9,10 @@
 dx_sqlite *dx_sqlite_open(sqlite3 *writer, sqlite3 *reader, const char *const *sql, dx_error *error)
 {
     dx_sqlite *store = calloc(1, sizeof *store);
-    if (store == NULL) return NULL;
+    if (store == NULL) {
+        dx_describe(error, "open", 7, "out of memory");
+        return NULL;
+    }
     store->reader = reader ? &store->other : &store->writer;
     dx_forget_frontier(store);
     /* Random, so that an owner's tokens do not come again after a restart; small enough to be read. */

@@ -73,6 +73,7 @@ typedef struct {
     int constraint; /* the failure was a violated constraint */
 } dx_tx;
 
+int dx_describe(dx_error *error, const char *operation, int code, const char *text); /* always -1 */
 int dx_fail(dx_tx *tx, int code, const char *text); /* always -1 */
 void *dx_take(dx_tx *tx, size_t bytes);              /* of the arena; NULL and failed when out of memory */
 void *dx_grow(dx_tx *tx, void *list, int64_t n, size_t size); /* room for entry n; the list may move, its entries' texts do not */

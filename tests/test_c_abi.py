@@ -111,6 +111,8 @@ class Table(ctypes.Structure):
 
 NAME = b"duroxide.store_v1"
 EXCHANGE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+
+
 class Str(ctypes.Structure):
     _fields_ = [("p", ctypes.c_char_p), ("n", ctypes.c_int64)]
 
