@@ -123,7 +123,11 @@ LOAD = ctypes.CFUNCTYPE(
 CLOSE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
+KEPT: list[Table] = []  # a capsule only points
+
+
 def capsule(table: Table, name: bytes = NAME) -> object:
+    KEPT.append(table)
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     return new(ctypes.addressof(table), name, None)
