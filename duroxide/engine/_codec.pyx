@@ -42,3 +42,10 @@ def read(str text not None):
         return loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def clean(str text not None):
+    """The text with lone surrogates replaced by U+FFFD, so that it can be stored."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

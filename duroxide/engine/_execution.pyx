@@ -11,7 +11,7 @@ from types import GeneratorType
 
 from duroxide.errors import ActivityError, Cancelled, SubOrchestrationError
 from duroxide.events import STAMP, application_failure, display, quote
-from duroxide.engine._codec import dumps, read
+from duroxide.engine._codec import clean, dumps, read
 from duroxide.engine._descriptors import InvalidStep, Panic
 from duroxide.engine._history import CorruptHistory, Nondeterminism, is_command
 
@@ -226,15 +226,15 @@ cdef class Execution(Scope):
                 return self.returned(stop.value)
             return build(desc)
         except InvalidStep as error:
-            self.fail(application_failure(str(error), "OrchestrationFailed"))
+            self.fail(application_failure(clean(str(error)), "OrchestrationFailed"))
         except Panic as error:
-            self.fail(application_failure(str(error), "Panicked"))
+            self.fail(application_failure(clean(str(error)), "Panicked"))
         except Exception:
-            text = traceback.format_exc().encode("utf-8", "replace").decode()
+            text = clean(traceback.format_exc())
             self.fail(application_failure(text, "OrchestrationFailed"))
         except BaseException as error:
             verb = "create" if self.generator is None else "next"
-            self.fail(application_failure(f"Generator {verb} failed: {type(error).__name__}: {error}", "OrchestrationFailed"))
+            self.fail(application_failure(clean(f"Generator {verb} failed: {type(error).__name__}: {error}"), "OrchestrationFailed"))
         return None
 
     def returned(self, output):

@@ -1,0 +1,1 @@
+"""Runs turns and activities of one store in this process."""

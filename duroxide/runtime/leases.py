@@ -1,0 +1,292 @@
+"""What this runtime holds: leased instances with their inboxes, and held activities; and the thread that keeps the leases alive.
+
+Owns the states of a lease (idle, ready, running) and who is told when one is lost. Refuses to know how turns run and what SQL says.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from duroxide.engine._turn import WorkResult
+from duroxide.events import Work, activity_completed_item, activity_failed_item
+from duroxide.storage.base import ClaimedTurn, ClaimedWork, Renewal, StoreError, TurnBack, WorkBack, WorkDone
+
+if TYPE_CHECKING:
+    from duroxide.engine._execution import Execution
+    from duroxide.runtime.runtime import Engine
+
+log = logging.getLogger("duroxide.runtime")
+
+IDLE, READY, RUNNING = range(3)
+
+
+class Lease:
+    """One leased instance. `in_flight` counts the held activities whose results come straight into `results`."""
+
+    __slots__ = ("claim", "execution", "in_flight", "instance", "messages", "results", "state", "token")
+
+    def __init__(self, instance: str, token: str, claim: ClaimedTurn | None, execution: Execution | None) -> None:
+        self.instance = instance
+        self.token = token
+        self.claim = claim
+        self.execution = execution
+        self.messages: list[tuple[int, str, int]] = []
+        self.results: list[WorkResult] = []
+        self.in_flight = 0
+        self.state = IDLE
+
+
+class Job:
+    """One held activity: a worker row under our token, waiting for a worker thread or running on one."""
+
+    __slots__ = (
+        "activity_id", "attempt", "cancelled", "execution_id", "input", "instance", "item", "lease", "name", "of", "of_version",
+        "queued_at", "row_id", "session_id", "tag", "token",
+    )  # fmt: skip
+
+    instance: str
+    execution_id: int
+    activity_id: int
+    name: str
+    input: str
+
+    def __init__(self, row_id: int, token: str, attempt: int, item: str, of: str, of_version: str) -> None:
+        self.row_id = row_id
+        self.token = token
+        self.attempt = attempt
+        self.item = item
+        self.of = of  # orchestration
+        self.of_version = of_version
+        self.session_id: str | None = None
+        self.tag: str | None = None
+        self.lease: Lease | None = None
+        self.cancelled = False
+        self.queued_at = 0.0
+
+    @classmethod
+    def claimed(cls, work: ClaimedWork) -> Job:
+        """From a claimed row; ValueError, KeyError or TypeError if its item is none."""
+        job = cls(work.row_id, work.token, work.attempt, work.item, work.name or "", work.version or "")
+        parsed = Work(work.item)
+        job.instance, job.execution_id, job.activity_id = parsed.instance, parsed.execution_id, parsed.activity_id
+        job.name, job.input, job.session_id, job.tag = parsed.name, parsed.input, parsed.session_id, parsed.tag
+        return job
+
+
+class Holdings:
+    """All leases and jobs of one runtime, under one lock. `poke` wakes one idle loop (given by the runtime)."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.leases: dict[str, Lease] = {}
+        self.ready: deque[Lease] = deque()
+        self.jobs: dict[tuple[str, int, int], Job] = {}  # by (instance, execution, activity): queued or running
+        self.results: list[WorkDone] = []
+        self.backs: list[WorkBack] = []
+        self.releases: list[Lease] = []
+        self.poke = lambda: None
+
+    # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def claimed(self, claim: ClaimedTurn, execution: Execution | None) -> None:
+        """A claim arrived: a new lease, or more messages for one that we hold."""
+        with self.lock:
+            lease = self.leases.get(claim.instance)
+            if lease is not None and lease.token == claim.lease:
+                lease.messages.extend(claim.messages)
+            else:
+                lease = self.leases[claim.instance] = Lease(claim.instance, claim.lease, claim, execution)
+            self._settle(lease)
+
+    def holds(self, instance: str, token: str) -> bool:
+        lease = self.leases.get(instance)
+        return lease is not None and lease.token == token
+
+    def next_ready(self, limit: int) -> list[Lease]:
+        """Up to `limit` leases to run, marked as running."""
+        taken: list[Lease] = []
+        with self.lock:
+            while self.ready and len(taken) < limit:
+                lease = self.ready.popleft()
+                if self.leases.get(lease.instance) is lease:
+                    lease.state = RUNNING
+                    taken.append(lease)
+        return taken
+
+    def _settle(self, lease: Lease) -> None:
+        """Under the lock: what an idle lease is to do next."""
+        if lease.state == IDLE:
+            if lease.claim is not None or lease.messages or lease.results:
+                lease.state = READY
+                self.ready.append(lease)
+            elif not lease.in_flight:
+                del self.leases[lease.instance]
+                self.releases.append(lease)
+
+    def ran(self, lease: Lease, kept: bool) -> bool:
+        """The lease's turn was committed. False if it is no longer ours: its execution may be cached."""
+        with self.lock:
+            if self.leases.get(lease.instance) is not lease:
+                return False
+            lease.state = IDLE
+            if kept:
+                self._settle(lease)
+                return True
+            del self.leases[lease.instance]  # messages that came meanwhile are still in the store, free to be claimed
+            return False
+
+    def lost(self, lease: Lease) -> None:
+        """Somebody else has it, or its state is not what the store has: forget it. Running code goes on and is not committed."""
+        with self.lock:
+            if self.leases.get(lease.instance) is lease:
+                del self.leases[lease.instance]
+            self.results += [self._orphan(result) for result in lease.results]
+            lease.results = []
+            execution, lease.execution = (None, lease.execution) if lease.state == RUNNING else (lease.execution, None)
+        if execution is not None:
+            execution.close()
+
+    @staticmethod
+    def _orphan(result: WorkResult) -> WorkDone:
+        make = activity_completed_item if result.ok else activity_failed_item
+        item = make(result.instance, result.execution_id, result.activity_id, result.payload)
+        return WorkDone(result.row_id, result.token, result.instance, item)
+
+    # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def finished(self, job: Job, ok: bool, payload: str) -> None:
+        """A job's result: into its instance's inbox if that is leased here, else to the store."""
+        with self.lock:
+            self._forget(job)
+            lease = self.leases.get(job.instance)
+            if not job.cancelled:
+                result = WorkResult(job.instance, job.execution_id, job.activity_id, ok, payload, job.row_id, job.token)
+                if lease is not None:
+                    lease.results.append(result)
+                else:
+                    self.results.append(self._orphan(result))
+            if lease is not None:
+                self._settle(lease)
+        self.poke()
+
+    def give_back(self, jobs: list[Job], delay_ms: int = 0, refund: bool = True) -> None:
+        """Not run, not now: others may take them."""
+        with self.lock:
+            for job in jobs:
+                self._forget(job)
+                if not job.cancelled:
+                    self.backs.append(WorkBack(job.row_id, job.token, delay_ms, refund))
+                lease = self.leases.get(job.instance)
+                if lease is not None:
+                    self._settle(lease)
+        self.poke()
+
+    def _forget(self, job: Job) -> None:
+        key = (job.instance, job.execution_id, job.activity_id)
+        if self.jobs.get(key) is job:
+            del self.jobs[key]
+        if job.lease is not None:
+            job.lease.in_flight -= 1
+            job.lease = None
+
+    def cancel(self, keys: list[tuple[str, int, int]]) -> None:
+        """The rows of these activities are gone: tell those that run here."""
+        if not self.jobs:
+            return
+        with self.lock:
+            for key in keys:
+                job = self.jobs.get(key)
+                if job is not None:
+                    job.cancelled = True
+
+    def owed(self) -> tuple[list[WorkDone], list[WorkBack], list[TurnBack], list[Lease]]:
+        """What the next exchange must hand in beside turns."""
+        if not (self.results or self.backs or self.releases):
+            return [], [], [], []
+        with self.lock:
+            results, self.results = self.results, []
+            backs, self.backs = self.backs, []
+            releases, self.releases = self.releases, []
+        return results, backs, [TurnBack(lease.token, lease.instance, 0, True) for lease in releases], releases
+
+
+class Keeper(threading.Thread):
+    """Renews leases, notices lost ones, frees those of dead owners, ends sessions. One thread a runtime."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(name="duroxide-keeper", daemon=True)
+        self.engine = engine
+        self._version: int | None = None
+        self._due = dict.fromkeys(("renew_leases", "renew_work", "reclaim", "sweep"), 0.0)
+        self._due["sweep"] = engine.clock.monotonic() + 300
+
+    def run(self) -> None:
+        engine = self.engine
+        while not engine.clock.wait(engine.stopped, self.pause()):
+            try:
+                self.tick()
+            except StoreError as error:
+                engine.count("provider_errors")
+                log.warning("keeping leases: %s", error)
+            except Exception:
+                log.exception("keeping leases")
+
+    def pause(self) -> float:
+        holdings = self.engine.holdings
+        return 0.025 if holdings.jobs or holdings.leases else 0.2
+
+    def tick(self) -> None:
+        """One look at everything that is due."""
+        now = self.engine.clock.monotonic()
+        self.engine.workers.give_back_late(now)
+        leases, work = self._every("renew_leases", now), self._every("renew_work", now)
+        if leases or work:
+            self.renew(leases, work)
+        elif self.engine.holdings.jobs and self._changed():
+            self.renew(False, False)
+        if self._every("reclaim", now) and self.engine.provider.reclaim(self.engine.clock.now()):
+            self.engine.queue.wake()
+        if self._every("sweep", now):
+            self.engine.provider.sweep_sessions(self.engine.clock.now())
+
+    def _every(self, what: str, now: float) -> bool:
+        if now < self._due[what]:
+            return False
+        self._due[what] = now + self.engine.interval(what)
+        return True
+
+    def _changed(self) -> bool:
+        """Whether another process committed since the last look: it may have cancelled what runs here."""
+        version = self.engine.provider.version()
+        changed, self._version = version != self._version, version
+        return changed
+
+    def renew(self, leases: bool, work: bool) -> None:
+        """Extend what is due (the rest is only checked) and forget what is lost."""
+        engine, holdings = self.engine, self.engine.holdings
+        with holdings.lock:
+            held = list(holdings.leases.values())
+            jobs = list(holdings.jobs.values())
+        if not held and not jobs:
+            return
+        session = engine.session_owner if work and any(job.session_id is not None for job in jobs) else None
+        renewed = engine.provider.renew(
+            Renewal(
+                engine.clock.now(),
+                [(lease.instance, lease.token) for lease in held],
+                engine.lease_ms if leases else 0,
+                [(job.row_id, job.token) for job in jobs],
+                engine.work_lease_ms if work else 0,
+                session,
+                engine.session_lock_ms,
+                engine.session_idle_ms,
+            )
+        )
+        for index in renewed.lost_work:
+            jobs[index].cancelled = True
+        for index in renewed.lost_leases:
+            if held[index].state != RUNNING:  # a running one finds out when it commits
+                holdings.lost(held[index])
