@@ -136,6 +136,7 @@ class Holdings:
                 self._settle(lease)
                 return True
             del self.leases[lease.instance]  # messages that came meanwhile are still in the store, free to be claimed
+            self._disown(lease)
             return False
 
     def lost(self, lease: Lease) -> None:
@@ -143,19 +144,33 @@ class Holdings:
         with self.lock:
             if self.leases.get(lease.instance) is lease:
                 del self.leases[lease.instance]
-            self.results += [self._orphan(result) for result in lease.results]
-            lease.results = []
+            self._disown(lease)
             execution, lease.execution = (None, lease.execution) if lease.state == RUNNING else (lease.execution, None)
         if execution is not None:
             execution.close()
 
+    def _disown(self, lease: Lease) -> None:
+        """Under the lock: results that came for it go to the store."""
+        self.results += [self.orphan(result) for result in lease.results]
+        lease.results = []
+
     @staticmethod
-    def _orphan(result: WorkResult) -> WorkDone:
+    def orphan(result: WorkResult) -> WorkDone:
         make = activity_completed_item if result.ok else activity_failed_item
         item = make(result.instance, result.execution_id, result.activity_id, result.payload)
         return WorkDone(result.row_id, result.token, result.instance, item)
 
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def hold(self, jobs: list[Job]) -> None:
+        """New jobs; those of an instance that is leased here keep its lease."""
+        with self.lock:
+            for job in jobs:
+                self.jobs[job.instance, job.execution_id, job.activity_id] = job
+                if job.lease is None:
+                    job.lease = self.leases.get(job.instance)
+                    if job.lease is not None:
+                        job.lease.in_flight += 1
 
     def finished(self, job: Job, ok: bool, payload: str) -> None:
         """A job's result: into its instance's inbox if that is leased here, else to the store."""
@@ -167,7 +182,7 @@ class Holdings:
                 if lease is not None:
                     lease.results.append(result)
                 else:
-                    self.results.append(self._orphan(result))
+                    self.results.append(self.orphan(result))
             if lease is not None:
                 self._settle(lease)
         self.poke()

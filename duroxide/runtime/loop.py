@@ -92,7 +92,7 @@ class Loop(threading.Thread):
             outcome = Ran(None, TurnBack(lease.token, lease.instance, 1_000, isinstance(error, StoreError)), "back")
         if outcome.back is not None:
             with engine.holdings.lock:
-                engine.holdings.results += [engine.holdings._orphan(result) for result in results]
+                engine.holdings.results += [engine.holdings.orphan(result) for result in results]
         for text in outcome.warnings:
             log.warning("%s", text)
         ran.append((lease, outcome))
@@ -199,9 +199,7 @@ class Loop(threading.Thread):
                 job.name, job.input, job.lease = work.name, work.input, lease
                 new.append(job)
         if new:
-            with holdings.lock:
-                for job in new:
-                    holdings.jobs[job.instance, job.execution_id, job.activity_id] = job
+            holdings.hold(new)
             jobs += new
         lease.execution = execution
         if not holdings.ran(lease, turn.keep) and execution is not None:
@@ -245,7 +243,5 @@ class Loop(threading.Thread):
                 log.error("worker row %d holds no activity (%s): given back for a minute", work.row_id, error)
                 with holdings.lock:
                     holdings.backs.append(WorkBack(work.row_id, work.token, 60_000))
-        with holdings.lock:
-            for job in jobs:
-                holdings.jobs[job.instance, job.execution_id, job.activity_id] = job
+        holdings.hold(jobs)
         return jobs

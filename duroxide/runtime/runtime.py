@@ -172,8 +172,7 @@ class Engine:
             holdings.leases.clear()
             holdings.jobs.clear()
             for lease in leases:
-                holdings.results += [holdings._orphan(result) for result in lease.results]
-                lease.results = []
+                holdings.results += [holdings.orphan(result) for result in lease.results]
         done.work, done.work_backs, done.turn_backs, _ = holdings.owed()
         done.work_backs += [WorkBack(job.row_id, job.token, 0, True) for job in jobs if not job.cancelled]
         done.turn_backs += [TurnBack(lease.token, lease.instance, 0, True) for lease in leases]

@@ -409,6 +409,8 @@ cdef class Queue:
             me.until = owner.next_visible
             remaining = min(remaining, max(owner.next_visible - <long long> now(), 1) / 1000)
         self.watch_store()
+        if owner.poked:  # while we looked
+            return False
         me.state = PARKED
         owner.parked.append(me)
         try:
