@@ -1,0 +1,355 @@
+"""SQLite files as providers: which file a path means, how it is opened and adopted, and the connections on it.
+
+Owns paths, pragmas, opening errors and the choice between the store in C and the one in Python. Refuses to know turns and tables
+(`sqlite_schema`, `sqlite_sql`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import apsw
+
+from duroxide.errors import ProviderError
+from duroxide.storage import sqlite_schema
+from duroxide.storage.base import Loaded, Renewal, Renewed, Request, Store, StoreError, Taken
+from duroxide.storage.liveness import Owners
+from duroxide.storage.sqlite_admin import SqliteAdmin
+
+log = logging.getLogger("duroxide.storage")
+
+MEMORY = ":memory:"
+HEADER = b"SQLite format 3\0"
+BUSY_S = 60.0
+LEVELS = {"full": 2, "normal": 1}
+
+
+class SqliteNative(SqliteAdmin):
+    """One opened file (or memory): the verbs of the store, the admin calls, liveness. Threads may share it."""
+
+    def __init__(self, path: str, synchronous: str, implementation: str) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._closed = False
+        self._owners = None if path == MEMORY else Owners(path)
+        self._cold = _connect(path, synchronous)
+        self._identity = _remember(path)
+        try:
+            _busy(path, lambda: sqlite_schema.install(self._cold, path))
+            self._store, kind = self._make_store(synchronous, implementation)
+        except BaseException:
+            self._cold.close()
+            _forget(self._identity)
+            raise
+        self.name = f"sqlite ({kind})"
+        if path == MEMORY:
+            return
+        # A file's verbs have connections of their own: nothing of ours stands between.
+        self.exchange, self.load, self.renew = self._store.exchange, self._store.load, self._store.renew  # type: ignore[method-assign]
+
+    def _make_store(self, synchronous: str, implementation: str) -> tuple[Store, str]:
+        memory = self.path == MEMORY
+        writer = self._cold if memory else _connect(self.path, synchronous)
+        reader = None if memory else _connect(self.path, synchronous)
+        if implementation != "python":
+            try:
+                from duroxide.storage._capsule import CapsuleStore
+                from duroxide.storage._sqlite import open_store
+
+                return CapsuleStore(open_store(writer, reader)), "C"
+            except (ImportError, StoreError) as error:
+                if implementation == "c":
+                    raise ProviderError(f"Failed to open SQLite: the store in C does not run here: {error}") from error
+                log.warning("the store in C does not run here, the slower one in Python does: %s", error)
+        from duroxide.storage.sqlite_store import PythonStore
+
+        return PythonStore(writer, reader), "Python"
+
+    # ── the verbs, where one connection serves all ───────────────────────────────────────────────────────────
+
+    def exchange(self, requests: Sequence[Request]) -> list[Taken]:
+        with self._lock:
+            return self._store.exchange(requests)
+
+    def load(self, instance: str, execution_id: int | None = None, after: int = 0) -> Loaded | None:
+        with self._lock:
+            return self._store.load(instance, execution_id, after)
+
+    def renew(self, renewal: Renewal) -> Renewed:
+        with self._lock:
+            return self._store.renew(renewal)
+
+    def close(self) -> None:
+        """Close all connections; later calls raise StoreError or ProviderError. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._store.close()
+            self._cold.close()
+            _forget(self._identity)
+
+    # ── cold calls ───────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[apsw.Connection]:
+        with self._lock:
+            if self._closed:
+                raise ProviderError(f"the provider of '{self.path}' is closed")
+            try:
+                yield self._cold
+            except apsw.Error as error:
+                raise ProviderError(f"'{self.path}': {error}") from error
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[apsw.Connection]:
+        with self.session() as connection:
+            _busy(self.path, lambda: connection.execute("BEGIN IMMEDIATE"))
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def version(self) -> int:
+        if self.path == MEMORY:
+            return 0
+        with self.session() as connection:
+            for (version,) in connection.execute("PRAGMA data_version"):
+                return int(version)  # type: ignore[arg-type]
+        return 0
+
+    # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def announce(self, owner: str) -> Callable[[], None]:
+        if self._owners is None:
+            return lambda: None
+        try:
+            return self._owners.announce(owner)
+        except OSError as error:
+            log.warning("%s: leases of this process end only by time after a crash: %s", self._owners.directory, error)
+            return lambda: None
+
+    def reclaim(self, now: int) -> int:
+        if self._owners is None:
+            return 0
+        with self._owners.dead() as owners:
+            if not owners:
+                return 0
+            with self.writing() as connection:
+                freed = sum(_free(connection, owner) for owner in owners)
+        log.info("%d rows freed that dead owners had leased: %s", freed, ", ".join(owners))
+        return freed
+
+    def sweep_sessions(self, now: int) -> int:
+        with self.writing() as connection:
+            connection.execute(
+                "DELETE FROM sessions WHERE locked_until <= ? AND NOT EXISTS"
+                " (SELECT 1 FROM worker_queue w WHERE w.session_id = sessions.session_id)",
+                (now,),
+            )
+            return connection.changes()
+
+
+def _free(connection: apsw.Connection, owner: str) -> int:
+    """Everything leased under tokens of `owner` becomes free; returns how many rows."""
+    tokens = (f"lock_{owner}:", f"lock_{owner};")  # the range of its tokens: ';' follows ':'
+    freed = 0
+    for sql in (
+        "DELETE FROM instance_locks WHERE lock_token >= ? AND lock_token < ?",
+        "UPDATE orchestrator_queue SET lock_token = NULL, locked_until = NULL WHERE lock_token >= ? AND lock_token < ?",
+        "UPDATE worker_queue SET lock_token = NULL, locked_until = NULL WHERE lock_token >= ? AND lock_token < ?",
+    ):
+        connection.execute(sql, tokens)
+        freed += connection.changes()
+    connection.execute("DELETE FROM sessions WHERE worker_id = ?", (owner,))
+    return freed + connection.changes()
+
+
+# ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_sqlite(path: str, *, synchronous: str = "full", implementation: str = "auto") -> SqliteNative:
+    """Open or create the database file that `path` means; see `SqliteProvider.open`. `implementation`: "auto", "c", "python"."""
+    if not isinstance(path, str):
+        raise TypeError(f"argument 'path': '{type(path).__name__}' object cannot be converted to 'PyString'")
+    if synchronous not in LEVELS:
+        raise ValueError(f"synchronous is {synchronous!r}, expected 'full' (survives power cuts) or 'normal' (survives crashes)")
+    if implementation not in ("auto", "c", "python"):
+        raise ValueError(f"implementation is {implementation!r}, expected 'auto', 'c' or 'python'")
+    file = _file_of(path)
+    if file != MEMORY:
+        _prepare(file)
+    try:
+        return SqliteNative(file, synchronous, implementation)
+    except apsw.Error as error:
+        raise ProviderError(f"Failed to open SQLite: '{file}': {error}") from error
+
+
+def open_memory() -> SqliteNative:
+    return open_sqlite(MEMORY)
+
+
+def _file_of(path: str) -> str:
+    """The file that a path or `sqlite:` URL means."""
+    rest = path.removeprefix("sqlite:").split("?")[0]
+    if rest == MEMORY:
+        return MEMORY
+    if rest.startswith("file:"):
+        raise ProviderError(f"Failed to open SQLite: '{path}' is a SQLite URI; give a path, or sqlite:PATH")
+    while rest.startswith("//"):
+        rest = rest[1:]
+    return rest
+
+
+def _prepare(file: str) -> None:
+    """Make the directories; say at once, before anything is written, why this cannot be a database of ours."""
+    try:
+        if not file:
+            raise FileNotFoundError(2, "No such file or directory")
+        if os.path.isdir(file):
+            raise IsADirectoryError(21, "Is a directory")
+        os.makedirs(os.path.dirname(file) or ".", exist_ok=True)
+        if not os.path.exists(file):
+            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o644))
+            return
+        with open(file, "rb+") as f:  # before any connection of this process exists on it, or none has locks to lose
+            head = f.read(len(HEADER)) if not _opened_here(file) else HEADER
+    except OSError as error:
+        raise ProviderError(f"Failed to create DB file: {error.strerror} (os error {error.errno}): '{file}'") from error
+    if head and head != HEADER:
+        raise ProviderError(
+            f"Failed to open SQLite: '{file}' is not a database (it begins with {head[:8]!r}, expected 'SQLite format 3'): "
+            "give the path of a duroxide database or of a file to be created; nothing was changed"
+        )
+    if head:
+        _inspect(file)
+
+
+_opened: Counter[tuple[int, int]] = Counter()  # (device, inode) -> providers of this process
+_opening = threading.Lock()
+
+
+def _remember(path: str) -> tuple[int, int] | None:
+    if path == MEMORY:
+        return None
+    stat = os.stat(path)
+    with _opening:
+        _opened[stat.st_dev, stat.st_ino] += 1
+    return stat.st_dev, stat.st_ino
+
+
+def _forget(identity: tuple[int, int] | None) -> None:
+    if identity is not None:
+        with _opening:
+            _opened[identity] -= 1
+
+
+def _opened_here(file: str) -> bool:
+    """Whether this process has the file open already: then it must not open and close it past SQLite (POSIX locks would drop)."""
+    stat = os.stat(file)
+    return _opened[stat.st_dev, stat.st_ino] > 0
+
+
+def _inspect(file: str) -> None:
+    """Refuse a newer schema before the first pragma: switching to WAL would already change the file."""
+    connection = apsw.Connection(file)
+    try:
+        connection.set_busy_timeout(int(BUSY_S * 1000))
+        if os.path.exists(file + "-wal") and os.path.getsize(file + "-wal"):
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        sqlite_schema.check(connection, file)
+    except apsw.Error as error:
+        raise ProviderError(f"Failed to open SQLite: '{file}': {error}; nothing was changed") from error
+    finally:
+        connection.close()
+
+
+def _connect(path: str, synchronous: str) -> apsw.Connection:
+    """A connection with every pragma set and read back."""
+    connection = apsw.Connection(path)
+    try:
+        connection.set_busy_timeout(int(BUSY_S * 1000))
+        wanted: dict[str, Any] = {"journal_mode": "wal", "synchronous": LEVELS[synchronous], "wal_autocheckpoint": 4_000}
+        if path == MEMORY:
+            wanted = {"journal_mode": "memory", "synchronous": 0}
+        wanted |= {"foreign_keys": 1, "cache_size": -64_000}
+        for pragma, value in wanted.items():
+            _busy(path, lambda pragma=pragma, value=value: connection.execute(f"PRAGMA {pragma} = {value}").fetchall())  # type: ignore[misc]
+            (found,) = connection.execute(f"PRAGMA {pragma}").fetchone() or (None,)
+            if found != value:
+                raise ProviderError(
+                    f"Failed to open SQLite: '{path}': PRAGMA {pragma} is {found!r}, expected {value!r}; "
+                    "is the file or its directory read-only, or on a file system without shared memory?"
+                )
+    except BaseException:
+        connection.close()
+        raise
+    _busy_by_sleeping(connection)
+    return connection
+
+
+def _busy_by_sleeping(connection: apsw.Connection) -> None:
+    """Wait for other processes in short sleeps: SQLite's own steps grow to 100 ms."""
+    began = [0.0]
+
+    def handler(count: int) -> bool:
+        if count == 0:
+            began[0] = time.monotonic()
+        if time.monotonic() - began[0] > BUSY_S:
+            return False
+        time.sleep(min(0.0002 * (count + 1), 0.005))
+        return True
+
+    connection.set_busy_handler(handler)
+
+
+def _busy(path: str, step: Callable[[], Any]) -> Any:
+    """Do `step`, again while another process has the file; some busy errors bypass every handler."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return step()
+        except (apsw.BusyError, apsw.LockedError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+
+
+class SqliteProvider:
+    """A SQLite database for `Client` and `Runtime`; any number of them share one, from any number of processes."""
+
+    def __init__(self, native: SqliteNative) -> None:
+        self._native = native
+
+    @staticmethod
+    def open(path: str, synchronous: str = "full") -> SqliteProvider:
+        """Open or create the file `path` (also `sqlite:PATH`, `sqlite:///PATH`, `:memory:`), with its directories.
+
+        `synchronous="full"`: what a call returned from survives a power cut; `"normal"`: a crash of the process, not of the machine.
+        An existing file is adopted. ProviderError, with nothing written, for what cannot be opened: the text names path and reason.
+        """
+        return SqliteProvider(open_sqlite(path, synchronous=synchronous))
+
+    @staticmethod
+    def in_memory() -> SqliteProvider:
+        """A database of this provider's own, gone with it."""
+        return SqliteProvider(open_memory())
+
+    @property
+    def name(self) -> str:
+        """Which implementation serves it: "sqlite (C)" or "sqlite (Python)"."""
+        return self._native.name
+
+    def close(self) -> None:
+        """Close the connections. Shut down runtimes on it first."""
+        self._native.close()
