@@ -46,7 +46,7 @@ typedef struct {
 
 /* ── handed in ───────────────────────────────────────────────────────────────────────────────────────────── */
 
-typedef struct { /* base.WorkOut: a new work item; lease.n >= 0 inserts it locked by that token, attempt 1 */
+typedef struct { /* base.WorkOut: a new work item; lease.n >= 0 inserts it locked by that token, attempt 1, its session untouched */
     dx_str instance;
     int64_t execution_id;
     int64_t activity_id;

@@ -259,7 +259,7 @@ int dx_end(dx_tx *tx)
         dx_api.step(rollback);
         dx_api.reset(rollback);
     }
-    dx_forget_frontier(tx->store);
+    if (tx->on == &tx->store->writer) dx_forget_frontier(tx->store); /* it may have moved over what was rolled back */
     return -1;
 }
 

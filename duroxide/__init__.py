@@ -1,8 +1,36 @@
 """Durable execution inside a Python process: the public names. Start with `SqliteProvider`, `Runtime` and `Client`."""
 
+from duroxide._duroxide import (
+    PyClient,
+    PyPostgresEntraOptions,
+    PyPostgresProvider,
+    PyRuntime,
+    PySqliteProvider,
+    activity_is_cancelled,
+    activity_tag,
+    activity_trace_log,
+    orchestration_get_custom_status,
+    orchestration_reset_custom_status,
+    orchestration_set_custom_status,
+    orchestration_trace_log,
+)
 from duroxide.client import Client
 from duroxide.context import ActivityContext, OrchestrationContext, ScheduledTask
 from duroxide.driver import create_generator, dispose_generator, next_step
+from duroxide.errors import (
+    ActivityError,
+    ActivityTimeout,
+    Cancelled,
+    DuroxideError,
+    NondeterminismError,
+    NotFound,
+    OperationTimeout,
+    OptionError,
+    OrchestrationFailed,
+    PoisonError,
+    ProviderError,
+    SubOrchestrationError,
+)
 from duroxide.options import (
     MAX_KV_KEYS,
     MAX_KV_VALUE_BYTES,
@@ -14,8 +42,40 @@ from duroxide.options import (
     TagFilter,
 )
 from duroxide.postgres import PostgresEntraOptions, PostgresProvider
+from duroxide.registry import functions as _orchestration_functions
+from duroxide.results import (
+    DeleteInstanceResult,
+    Event,
+    ExecutionInfo,
+    InstanceInfo,
+    InstanceTree,
+    MetricsSnapshot,
+    OrchestrationResult,
+    OrchestrationStatus,
+    PruneResult,
+    QueueDepths,
+    SystemMetrics,
+    SystemStats,
+    parse_result,
+)
+from duroxide.results import of_status as _parse_status
 from duroxide.runtime.runtime import Runtime
 from duroxide.storage.sqlite import SqliteProvider
 from duroxide.tracing import init_tracing
 
 __version__ = "0.3.0"
+
+PyRuntimeOptions, PyPruneOptions, PyInstanceFilter = RuntimeOptions, PruneOptions, InstanceFilter
+PyOrchestrationStatus, PySystemMetrics, PySystemStats = OrchestrationStatus, SystemMetrics, SystemStats
+PyQueueDepths, PyInstanceInfo, PyExecutionInfo, PyInstanceTree = QueueDepths, InstanceInfo, ExecutionInfo, InstanceTree
+PyDeleteInstanceResult, PyPruneResult, PyEvent, PyMetricsSnapshot = DeleteInstanceResult, PruneResult, Event, MetricsSnapshot
+
+__all__ = [
+    "SqliteProvider", "PostgresProvider", "PostgresEntraOptions", "Client", "Runtime", "OrchestrationResult", "RuntimeOptions",
+    "OrchestrationContext", "ActivityContext", "ScheduledTask", "TagFilter", "OrchestrationStatus", "SystemMetrics", "SystemStats",
+    "QueueDepths", "InstanceInfo", "ExecutionInfo", "InstanceTree", "DeleteInstanceResult", "PruneOptions", "PruneResult",
+    "InstanceFilter", "Event", "MetricsSnapshot", "init_tracing", "parse_result", "MAX_WORKER_TAGS", "MAX_TAG_NAME_BYTES",
+    "MAX_KV_KEYS", "MAX_KV_VALUE_BYTES", "PyRuntimeOptions", "PyOrchestrationStatus", "PySystemMetrics", "PySystemStats",
+    "PyQueueDepths", "PyInstanceInfo", "PyExecutionInfo", "PyInstanceTree", "PyDeleteInstanceResult", "PyPruneOptions",
+    "PyPruneResult", "PyInstanceFilter", "PyEvent", "PyMetricsSnapshot",
+]  # fmt: skip

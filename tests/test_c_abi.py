@@ -16,7 +16,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from bare_store import NOW, Bare, born, connect, handed, item, start, turn
+from bare_store import NOW, Bare, born, connect, handed, item, start, turn, work
 from duroxide.storage import _sqlite
 from duroxide.storage._capsule import CapsuleStore
 from duroxide.storage.base import OK, Appetite, Renewal, Request, StoreError, Taken, TurnBack, WorkBack, WorkDone
@@ -303,6 +303,38 @@ def test_a_python_error_raised_in_a_hook_comes_out_of_the_verb(bare: Bare) -> No
         bare.send(start("i"))
     bare.writer.set_update_hook(None)
     bare.send(start("j"))
+
+
+def everything(bare: Bare) -> list[object]:
+    tables = ("instances", "executions", "history", "orchestrator_queue", "worker_queue", "instance_locks", "kv_delta", "sessions")
+    return [bare.sql(f"SELECT * FROM {name}") for name in tables]
+
+
+def test_an_exchange_that_fails_anywhere_changes_nothing_and_can_be_tried_again(bare: Bare) -> None:
+    lease = born(bare, "i", work=[work(2, session_id="s"), work(3)])["i"]
+    bare.send(start("j"), ("ghost", item("CancelInstance")), ("i", item("QueueMessage")))
+    done = turn(lease, "i", (2, 3), work=[work(4)], messages=[(*start("k"), 0)], kv=[(0, "a", "1", 1)], custom_status=("x",))
+    request = Request(NOW, handed(turns=[done]), Appetite("me", turns=9, work=9, session_owner="me", session_room=1))
+    before, failures, ticks = everything(bare), 0, 0
+
+    def interrupt() -> bool:
+        nonlocal ticks
+        ticks += 1
+        return ticks == failures
+
+    while True:  # at the first operation, the second, ... until it runs through
+        failures, ticks = failures + 1, 0
+        bare.writer.set_progress_handler(interrupt, 7)
+        try:
+            [taken] = bare.store.exchange([request])
+            break
+        except StoreError as error:
+            assert error.retryable and "interrupted" in str(error)
+        finally:
+            bare.writer.set_progress_handler(None)
+        assert everything(bare) == before
+    assert failures > 100
+    assert (taken.turn_codes, [t.instance for t in taken.turns], len(taken.work)) == ([OK], ["i", "j", "k"], 3)
 
 
 def test_a_writer_elsewhere_is_waited_for_and_never_shown(bare: Bare) -> None:
