@@ -263,7 +263,7 @@ class Keeper(threading.Thread):
         elif self.engine.holdings.jobs and self._changed():
             self.renew(False, False)
         if self._every("reclaim", now) and self.engine.provider.reclaim(self.engine.clock.now()):
-            self.engine.queue.wake()
+            self.engine.queue.touch()
         if self._every("sweep", now):
             self.engine.provider.sweep_sessions(self.engine.clock.now())
 
