@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import duroxide
+from duroxide.storage.sqlite import open_sqlite
 
 DATA = Path(__file__).resolve().parent / "data"
 # The reference's own mistake: get_custom_status() after a continue-as-new gives the status that was carried, not the new one (D8).
@@ -44,7 +45,7 @@ def printed(result: Any) -> str:
 @pytest.fixture(params=["c", "python"])
 def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     path = shutil.copy(DATA / "sqlite_inflight_0.2.2.db", tmp_path / "inflight.db")
-    opened = duroxide.SqliteProvider.open(str(path), implementation=request.param)
+    opened = duroxide.SqliteProvider(open_sqlite(str(path), implementation=request.param))
     yield opened
     opened.close()
 

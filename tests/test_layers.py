@@ -28,7 +28,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.storage._queue": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._capsule"),
     "duroxide.storage._capsule": ("duroxide.errors", "duroxide.storage.base"),
     "duroxide.storage.liveness": ("duroxide.errors", "duroxide.storage.base"),
-    "duroxide.storage.memory": ("duroxide.errors", "duroxide.events", "duroxide.storage.base"),
+    "duroxide.storage.memory*": ("duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.memory*"),
     "duroxide.storage.sqlite": (
         "duroxide.arguments", "duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.liveness",
         "duroxide.storage.sqlite*", "duroxide.storage._sqlite", "duroxide.storage._capsule",
@@ -61,7 +61,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide": ("duroxide.*",),
     "duroxide._duroxide": ("duroxide.*",),
     "duroxide.__main__": ("duroxide.*",),
-    "duroxide.demo": ("duroxide", "duroxide.errors", "duroxide.results"),
+    "duroxide.demo": ("duroxide.*",),
     "duroxide.postgres": ("duroxide.errors", "duroxide.arguments", "duroxide.storage.postgres*"),
     "duroxide.testing": ("duroxide.*",),
 }  # fmt: skip

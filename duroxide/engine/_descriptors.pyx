@@ -53,6 +53,8 @@ def describe(value):
 
 
 cdef object wrong(value, str expected):
+    if value is not None and not isinstance(value, (str, int, float, list, tuple, dict)):
+        return TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
     return InvalidStep(f"invalid type: {describe(value)}, expected {expected}")
 
 
@@ -206,9 +208,7 @@ cdef list members(dict desc, str where):
         raise InvalidStep("missing field `tasks`")
     tasks = desc["tasks"]
     if not isinstance(tasks, (list, tuple)):
-        if isinstance(tasks, (dict, str, int, float)) or tasks is None:
-            raise wrong(tasks, "a sequence")
-        raise TypeError(f"Object of type {type(tasks).__name__} is not JSON serializable")
+        raise wrong(tasks, "a sequence")
     for task in tasks:
         if isinstance(task, dict) and (<dict>task).get("type") in NOT_MEMBERS:
             build(task)  # still says what is wrong inside it
@@ -233,9 +233,7 @@ cdef object not_a_descriptor(desc):
             return unknown({}, desc[0]) if desc[0] not in TYPES else InvalidStep(f"invalid type: sequence, expected {EXPECTED}")
         if isinstance(desc[0], (dict, list, tuple)):
             return InvalidStep("invalid type: map, expected variant identifier")
-    if desc is None or isinstance(desc, (str, int, float, list, tuple)):
-        return wrong(desc, EXPECTED)
-    return TypeError(f"Object of type {type(desc).__name__} is not JSON serializable")
+    return wrong(desc, EXPECTED)
 
 
 cdef object unknown(dict desc, kind):

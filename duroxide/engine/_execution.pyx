@@ -135,7 +135,6 @@ cdef class Execution(Scope):
         self.violations = [v for v in self.violations if v[0] != 0]
         if size > MAX_STATUS_BYTES:
             self.violations.append((0, f"Custom status size ({size} bytes) exceeds limit ({MAX_STATUS_BYTES} bytes)"))
-            return
         self.custom_status = text
         self.emit(leaf_of(STATUS, None, text))
 
@@ -206,9 +205,10 @@ cdef class Execution(Scope):
     cdef object step(self):
         """Resume the code with its awaited value; the next node, or None when it ended."""
         cdef Node root = self.root
+        cdef bint first = self.first_step
         self.root = None
         try:
-            if self.first_step:
+            if first:
                 self.first_step = False
                 self.ctx = self.env.context(self)
                 output = self.function(self.ctx, read(self.input) if self.input else None)
@@ -233,7 +233,7 @@ cdef class Execution(Scope):
             text = clean(traceback.format_exc())
             self.fail(application_failure(text, "OrchestrationFailed"))
         except BaseException as error:
-            verb = "create" if self.generator is None else "next"
+            verb = "create" if first else "next"
             self.fail(application_failure(clean(f"Generator {verb} failed: {type(error).__name__}: {error}"), "OrchestrationFailed"))
         return None
 

@@ -18,7 +18,7 @@ from duroxide.engine._channels cimport Channel
 from duroxide.engine._execution cimport (
     CANCELLED, CLOSED, COMPLETED, CONTINUED, FAILED, IS_ACTIVITY, IS_CHILD, IS_TIMER, KIND, RUNNING, Execution,
 )
-from duroxide.engine._tasks cimport ACTIVITY, CHILD, DEQUEUE, DETACHED, TIMER, WAIT, Leaf
+from duroxide.engine._tasks cimport ACTIVITY, CHILD, DEQUEUE, DETACHED, STATUS, TIMER, WAIT, Leaf
 from duroxide.engine._turn cimport Turn, WorkResult, decode
 
 MAX_KV_KEYS = 150
@@ -474,6 +474,20 @@ cdef int check_limits(Execution execution) except -1:
     if execution.kv_delta and len(execution.kv) > MAX_KV_KEYS:
         execution.violations.append((3, f"KV key count ({len(execution.kv)}) exceeds limit ({MAX_KV_KEYS})"))
         execution.kv_delta = []
+    if execution.violations and min(execution.violations)[0] == 0:  # the turn's last status is too large: known only now
+        execution.status_delta = None
+        blank_statuses(execution)
+    return 0
+
+
+cdef int blank_statuses(Execution execution) except -1:
+    """The turn fails for its status: its events stay, ids are dense, but no such text is stored."""
+    cdef Leaf leaf
+    for leaf in execution.recorded:
+        if leaf.kind == STATUS:
+            at = leaf.id - execution.written[0][0]
+            id, type, text = execution.written[at]
+            execution.written[at] = id, type, text.replace(f'"status":{quote(leaf.input)}', '"status":null') if leaf.input else text
     return 0
 
 
