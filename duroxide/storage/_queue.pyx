@@ -92,6 +92,8 @@ cdef class Owner:
         return (self.turns_left and appetite.turns > 0) or (self.work_left and appetite.work > 0)
 
     cdef int served(self, appetite, taken, long long generation) except -1:
+        if generation < self.seen:
+            return 0  # an older group, settled late: it says nothing new
         self.seen = generation
         self.turns_left = len(taken.turns) >= appetite.turns
         self.work_left = len(taken.work) >= appetite.work
@@ -147,7 +149,6 @@ cdef class Queue:
     cdef public double poll_ms
     cdef readonly long long generation  # moves with every commit that is known of, here or elsewhere
     cdef readonly long long groups, requests  # how many were written, for tests and benches
-    cdef long long written  # `generation` when the present group was gathered
     cdef bint leading, watching
     cdef list waiting
     cdef dict owners, watches
@@ -269,19 +270,20 @@ cdef class Queue:
 
     cdef int lead(self, Waiter me) except -1:
         cdef list group = self.gather(me)
+        cdef long long saw = self.generation  # what this group has seen; the next one may be gathered before we are settled
         try:
             answers = self.exchange(group)
         except BaseException:  # this thread is to end; it leads others only where no signal strikes
             error = StoreError("exchange: interrupted, nobody knows how far it came", operation="exchange", retryable=True)
-            self.finish(me, group, [error] * len(group))
+            self.finish(me, group, [error] * len(group), saw)
             raise
-        self.finish(me, group, answers)
+        self.finish(me, group, answers, saw)
         return 0
 
-    cdef int finish(self, Waiter me, list group, list answers) except -1:
+    cdef int finish(self, Waiter me, list group, list answers, long long saw) except -1:
         self.pass_on()
         for waiter, answer in zip(group, answers):
-            self.settle(<Waiter> waiter, answer, waiter is me)
+            self.settle(<Waiter> waiter, answer, waiter is me, saw)
         return 0
 
     cdef list gather(self, Waiter me):
@@ -315,7 +317,6 @@ cdef class Queue:
                     waiter.state = RIDING
                     waiter.request.now = me.request.now
                     group.append(waiter)
-        self.written = self.generation
         self.groups += 1
         self.requests += len(group)
         return group
@@ -358,7 +359,7 @@ cdef class Queue:
             leader.wake(LEADING)
         return 0
 
-    cdef int settle(self, Waiter waiter, answer, bint leads) except -1:
+    cdef int settle(self, Waiter waiter, answer, bint leads, long long saw) except -1:
         cdef Owner owner
         failed = isinstance(answer, BaseException)
         appetite = waiter.request.appetite
@@ -372,14 +373,14 @@ cdef class Queue:
                 self.announce(waiter.request.done.turns, answer.turn_codes)
             if appetite is not None:
                 owner = self.owner(appetite.owner)
-                owner.served(appetite, answer, self.written)
+                owner.served(appetite, answer, saw)
                 if owner.parked:
                     self.rouse(owner, owner.turns_left and appetite.turns > 0)
         if leads:
             waiter.state = SETTLED
         elif waiter.owner is not None and not waiter.late and not waiter.owner.poked and (
             failed or not (answer.turns or answer.work)
-        ):
+        ) and not waiter.owner.wants(appetite, self.generation, 0):
             waiter.taken = waiter.error = None
             waiter.state = PARKED
             waiter.owner.parked.append(waiter)
@@ -409,7 +410,7 @@ cdef class Queue:
             me.until = owner.next_visible
             remaining = min(remaining, max(owner.next_visible - <long long> now(), 1) / 1000)
         self.watch_store()
-        if owner.poked:  # while we looked
+        if owner.poked or owner.wants(me.request.appetite, self.generation, 0):  # since we looked
             return False
         me.state = PARKED
         owner.parked.append(me)
