@@ -51,6 +51,7 @@ cdef class Execution(Scope):
     cdef long long write(self, str type, object source, str fields) except -1
     cdef int mark(self, long long id, int kind) except -1
     cdef int kind_at(self, long long id) noexcept
+    cdef int adopt_waits(self, list events) except -1
     cdef list waiting(self)
     cdef int close_schedule(self, long long id) except -1
     cdef int complete(self, long long id, object value, bint failed) except -1

@@ -399,6 +399,27 @@ cdef class Execution(Scope):
         for channel in (*self.events.values(), *self.queues.values()):
             channel.cancel_replayed(self, id)
 
+    cdef int adopt_waits(self, list events) except -1:
+        """The code does not fit these events, so what waits is read from them alone."""
+        cdef Channel channel
+        cdef Leaf leaf
+        self.events, self.queues = {}, {}
+        leaves = {}
+        for event in events:
+            kind = event["type"]
+            if SCHEDULES.get(kind) == IS_WAIT or SCHEDULES.get(kind) == IS_DEQUEUE:
+                leaf = leaves[event["event_id"]] = leaf_of(WAIT if SCHEDULES[kind] == IS_WAIT else DEQUEUE, event["name"], None)
+                self.bind(leaf, event["event_id"], None)
+            elif kind == "ExternalEvent" or kind == "ExternalEventPersistent":
+                self.arrive(kind == "ExternalEventPersistent", event["name"], event["data"])
+            elif CANCELS.get(kind, "").endswith("waits"):
+                leaf = leaves[event["source_event_id"]]
+                channel = self.channel(leaf.kind == DEQUEUE, leaf.name)
+                if not leaf.done:
+                    leaf.is_dropped = True
+                    channel.dropped(leaf)
+        return 0
+
     cdef list waiting(self):
         """Bound subscriptions without an arrival: events by id, then queues by id."""
         cdef Channel channel

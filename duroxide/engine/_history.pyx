@@ -101,7 +101,8 @@ cdef str shown(dict event):
         return f"KeyValueCleared {{ key: {debug(event['key'])} }}"
     if kind == "KeyValuesCleared":
         return "KeyValuesCleared"
-    return f"{kind} {{ name: {debug(event['name'])} }}"
+    word = "QueueSubscribed" if kind == "ExternalSubscribedPersistent" else kind
+    return f"{word} {{ name: {debug(event['name'])} }}"
 
 
 cdef bint equal(Leaf leaf, int kind, dict event) except -1:

@@ -162,7 +162,7 @@ cdef object begin_successor(ran, Turn turn, Inbox inbox, loaded, env, long long 
     poisoned = turn.attempt > env.max_attempts
     if resolved is None and not poisoned:
         return give_back(ran, turn, backoff_ms(turn.attempt), False)
-    version, function = resolved or (start.get("version") or "unknown", None)
+    version, function = resolved or (turn.version, None)
     execution = Execution(
         turn.instance, turn.execution_id + 1, start["orchestration"], version, start["input"], link_of(start, env), False, env
     )
@@ -409,6 +409,9 @@ cdef object proceed(ran, Turn turn, Inbox inbox, Execution execution, list store
             execution.settle()
     except Nondeterminism as mismatch:
         execution.commands.clear()
+        execution.drops = []
+        if stored is not None:
+            execution.adopt_waits(stored + [json.loads(text) for _, _, text in execution.written])
         execution.fail(nondeterminism(str(mismatch)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # a message or an event lacks what its kind must have
         if stored is None and not inbox.rest:
@@ -473,7 +476,8 @@ cdef object finish(ran, Execution execution):
 cdef int check_limits(Execution execution) except -1:
     if execution.kv_delta and len(execution.kv) > MAX_KV_KEYS:
         execution.violations.append((3, f"KV key count ({len(execution.kv)}) exceeds limit ({MAX_KV_KEYS})"))
-        execution.kv_delta = []
+        excess = set(list(execution.kv)[MAX_KV_KEYS:])
+        execution.kv_delta = [change for change in execution.kv_delta if change[1] not in excess]
     if execution.violations and min(execution.violations)[0] == 0:  # the turn's last status is too large: known only now
         execution.status_delta = None
         blank_statuses(execution)
