@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 import duroxide
 from duroxide.storage.sqlite import open_sqlite
 
 DATA = Path(__file__).resolve().parent / "data"
+LEFT_AT_MS = 1_795_336_343_037  # when the reference was killed
 # The reference's own mistake: get_custom_status() after a continue-as-new gives the status that was carried, not the new one (D8).
 STALE_STATUS = ("[2, 'last', 'gen1', '2',", "[2, 'last', 'gen2', '2',")
 
@@ -42,9 +45,19 @@ def printed(result: Any) -> str:
     return f"{result.status} {result.output} {error} {result.custom_status} {result.custom_status_version}"
 
 
+def set_the_clock_back(path: str) -> None:
+    """Timers that were an hour off when the file was made are an hour off again."""
+    connection = apsw.Connection(path)
+    connection.execute(
+        "UPDATE orchestrator_queue SET visible_at = ? WHERE visible_at > ?", (int(time.time() * 1000) + 3_600_000, LEFT_AT_MS)
+    )
+    connection.close()
+
+
 @pytest.fixture(params=["c", "python"])
 def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     path = shutil.copy(DATA / "sqlite_inflight_0.2.2.db", tmp_path / "inflight.db")
+    set_the_clock_back(str(path))
     opened = duroxide.SqliteProvider(open_sqlite(str(path), implementation=request.param))
     yield opened
     opened.close()
