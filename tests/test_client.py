@@ -16,6 +16,7 @@ from duroxide.client import Client
 from duroxide.options import InstanceFilter, PruneOptions
 from duroxide.results import InstanceInfo
 from duroxide.runtime import clock
+from duroxide.storage._queue import Queue
 from duroxide.storage.base import KV_SET, Appetite, Done, Request, TurnDone
 from duroxide.storage.memory import MemoryStore
 from duroxide.storage.sqlite import open_sqlite
@@ -37,13 +38,13 @@ class World:
     """Plays the runtime: claims what a client sent and commits a turn that says what the test wants."""
 
     def __init__(self, store):
-        self.store = store
+        self.queue = Queue.of(store)
         self.numbers = itertools.count()
 
     def claim(self):
         """{instance: (lease, [decoded messages])} of everything that is visible now."""
         appetite = Appetite(f"test-{next(self.numbers)}", turns=100)
-        (taken,) = self.store.exchange([Request(clock.now(), None, appetite)])
+        taken = self.queue.submit(Request(clock.now(), None, appetite))
         return {turn.instance: turn for turn in taken.turns}
 
     def messages(self):
@@ -68,7 +69,7 @@ class World:
         done.kv = [(KV_SET, key, value, clock.now()) for key, value in kv]
         hand_in = Done()
         hand_in.turns = [done]
-        (taken,) = self.store.exchange([Request(clock.now(), hand_in)])
+        taken = self.queue.submit(Request(clock.now(), hand_in))
         assert taken.turn_codes == [0]
 
     def run(self, client, instance, **turn):
@@ -79,7 +80,7 @@ class World:
             item = {"StartOrchestration": {"instance": instance, "orchestration": "o", "input": "null", "execution_id": 1}}
             hand_in = Done()
             hand_in.messages = [(instance, json.dumps(item), 0)]
-            self.store.exchange([Request(clock.now(), hand_in)])
+            self.queue.submit(Request(clock.now(), hand_in))
         self.turn(instance, **turn)
 
 
