@@ -51,7 +51,6 @@ cdef class Execution(Scope):
     cdef long long write(self, str type, object source, str fields) except -1
     cdef int mark(self, long long id, int kind) except -1
     cdef int kind_at(self, long long id) noexcept
-    cdef int adopt_waits(self, list events) except -1
     cdef list waiting(self)
     cdef int close_schedule(self, long long id) except -1
     cdef int complete(self, long long id, object value, bint failed) except -1
@@ -59,15 +58,10 @@ cdef class Execution(Scope):
     cdef int poll(self) except -1
     cdef object step(self)
     cdef int fail(self, str details) except -1
-    cdef int index(self, list events) except -1
-    cdef int replay(self, list events) except -1
-    cdef int apply_stored(self, dict event) except -1
-    cdef int check_cancels(self, list events) except -1
     cdef int bind(self, Leaf leaf, long long id, str target) except -1
-    cdef int settle(self) except -1
-    cdef int record_commands(self) except -1
-    cdef int record(self, Leaf leaf) except -1
-    cdef bint within_limits(self, Leaf leaf) except -1
+
+
+cdef str full_child_id(str parent, str instance)
 
 
 cdef enum:

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""One execution of an orchestration: the user's generator, the commands it emitted, what each of them waits for, and its history index.
+"""One execution of an orchestration: the user's generator, the commands it emitted, and what each of them waits for.
 
-Owns replay and the drive of the code between two events (`poll`), and what the context asks for at once (KV, custom status).
-Refuses to know messages, outcomes and stores: `_replay` turns an inbox into events and this state into an outbox.
+Owns the drive of the code between two events (`poll`), and what the context asks for at once (KV, custom status). Refuses to know
+messages, stored history, outcomes and stores: `_stored`, `_commands` and `_outcome` work on this state.
 """
 
 import traceback
@@ -13,33 +13,16 @@ from duroxide.errors import ActivityError, Cancelled, SubOrchestrationError
 from duroxide.events import STAMP, application_failure, display, quote
 from duroxide.engine._codec import clean, dumps, read
 from duroxide.engine._descriptors import InvalidStep, Panic
-from duroxide.engine._history import CorruptHistory, Nondeterminism, is_command
+from duroxide.engine._history import Nondeterminism
 
 from duroxide.engine._channels cimport Channel, new_channel
 from duroxide.engine._descriptors cimport build
-from duroxide.engine._history cimport take_match
 from duroxide.engine._tasks cimport (
     ACTIVITY, CHILD, CONTINUE, DEQUEUE, DETACHED, KV_CLEAR, KV_CLEAR_ALL, KV_SET, STATUS, TIMER, WAIT, Leaf, Node, leaf_of,
 )
 
 MAX_STATUS_BYTES = 262_144
-MAX_TAG_BYTES = 256
 MAX_KV_BYTES = 65_536
-
-cdef dict SCHEDULES = {
-    "ActivityScheduled": IS_ACTIVITY, "TimerCreated": IS_TIMER, "SubOrchestrationScheduled": IS_CHILD,
-    "ExternalSubscribed": IS_WAIT, "ExternalSubscribedPersistent": IS_DEQUEUE,
-}  # fmt: skip
-cdef dict COMPLETIONS = {
-    "ActivityCompleted": ACTIVITY, "ActivityFailed": ACTIVITY, "TimerFired": TIMER, "SubOrchestrationCompleted": CHILD,
-    "SubOrchestrationFailed": CHILD,
-}  # fmt: skip
-cdef dict CANCELS = {
-    "ActivityCancelRequested": "activities", "SubOrchestrationCancelRequested": "sub-orchestrations",
-    "ExternalSubscribedCancelled": "external waits", "ExternalSubscribedPersistentCancelled": "persistent waits",
-}  # fmt: skip
-cdef tuple CANCEL_ORDER = ("activities", "sub-orchestrations", "external waits", "persistent waits")
-cdef dict CANCEL_OF = {ACTIVITY: "activities", CHILD: "sub-orchestrations", WAIT: "external waits", DEQUEUE: "persistent waits"}
 
 
 cdef str full_child_id(str parent, str instance):
@@ -327,99 +310,6 @@ cdef class Execution(Scope):
                 self.flag = 2
         return 0
 
-    # ── stored history ───────────────────────────────────────────────────────────────────────────────────────
-
-    cdef int index(self, list events) except -1:
-        """Note what stored events (decoded) schedule, complete and cancel, without running code."""
-        for event in events:
-            kind, id = event["type"], event["event_id"]
-            if kind in SCHEDULES:
-                self.mark(id, SCHEDULES[kind])
-                if kind == "SubOrchestrationScheduled":
-                    self.targets[id] = full_child_id(self.instance, event["instance"])
-            elif kind in COMPLETIONS:
-                self.close_schedule(event["source_event_id"])
-            elif kind in CANCELS:
-                self.mark(event["source_event_id"], CANCELLED)
-            elif kind == "KeyValueSet":
-                self.set_times.append(event.get("last_updated_at_ms", 0))
-            elif kind == "OrchestrationCancelRequested" and self.cancel_reason is None:
-                self.cancel_reason = event["reason"]
-            self.last_event_id = id
-        return 0
-
-    cdef int replay(self, list events) except -1:
-        """Walk stored events against the code. Nondeterminism where they do not fit."""
-        cdef Py_ssize_t at
-        self.flag = 1
-        for at in range(len(events)):
-            if self.flag:
-                self.flag = 1
-                self.poll()
-            if self.state == COMPLETED or self.state == FAILED:
-                self.note_early_end(events, at)
-                break
-            self.apply_stored(events[at])
-        if self.flag:
-            self.flag = 1
-            self.poll()
-        return self.check_cancels(events)
-
-    def note_early_end(self, list events, Py_ssize_t at):
-        left = [e["event_id"] for e in events[at:] if is_command(e["type"])][len(self.commands):]
-        if left:
-            self.warnings.append(
-                f"orchestration '{self.name}' ended at event {at}, but its history goes on: event {left[0]} was asked for by code "
-                "that is no longer there; was the function changed while this instance was running?"
-            )
-
-    cdef int apply_stored(self, dict event) except -1:
-        cdef Leaf leaf
-        cdef str kind = event["type"]
-        cdef long long id = event["event_id"]
-        if is_command(kind):
-            leaf = take_match(self.commands, event)
-            if leaf is not None:
-                self.bind(leaf, id, full_child_id(self.instance, event["instance"]) if leaf.kind == CHILD else None)
-        elif kind in COMPLETIONS:
-            source = event["source_event_id"]
-            leaf = self.open.get(source)
-            if leaf is not None and leaf.kind != COMPLETIONS[kind]:
-                raise Nondeterminism(f"completion kind mismatch: expected {KIND_NAMES[COMPLETIONS[kind]]}")
-            failed = kind.endswith("Failed")
-            self.complete(source, event["details"] if failed else event.get("result"), failed)
-        elif kind == "ExternalEvent" or kind == "ExternalEventPersistent":
-            self.arrive(kind == "ExternalEventPersistent", event["name"], event["data"])
-        elif self.legacy and (kind == "ExternalSubscribedCancelled" or kind == "ExternalSubscribedPersistentCancelled"):
-            self.cancel_replayed(event["source_event_id"])
-        return 0
-
-    def cancel_replayed(self, id):
-        cdef Channel channel
-        for channel in (*self.events.values(), *self.queues.values()):
-            channel.cancel_replayed(self, id)
-
-    cdef int adopt_waits(self, list events) except -1:
-        """The code does not fit these events, so what waits is read from them alone."""
-        cdef Channel channel
-        cdef Leaf leaf
-        self.events, self.queues = {}, {}
-        leaves = {}
-        for event in events:
-            kind = event["type"]
-            if SCHEDULES.get(kind) == IS_WAIT or SCHEDULES.get(kind) == IS_DEQUEUE:
-                leaf = leaves[event["event_id"]] = leaf_of(WAIT if SCHEDULES[kind] == IS_WAIT else DEQUEUE, event["name"], None)
-                self.bind(leaf, event["event_id"], None)
-            elif kind == "ExternalEvent" or kind == "ExternalEventPersistent":
-                self.arrive(kind == "ExternalEventPersistent", event["name"], event["data"])
-            elif CANCELS.get(kind, "").endswith("waits"):
-                leaf = leaves[event["source_event_id"]]
-                channel = self.channel(leaf.kind == DEQUEUE, leaf.name)
-                if not leaf.done:
-                    leaf.is_dropped = True
-                    channel.dropped(leaf)
-        return 0
-
     cdef list waiting(self):
         """Bound subscriptions without an arrival: events by id, then queues by id."""
         cdef Channel channel
@@ -432,126 +322,9 @@ cdef class Execution(Scope):
             found += leaves
         return found
 
-    cdef int check_cancels(self, list events) except -1:
-        """Every stored cancel of a dropped future must have been made again by the code; those are not recorded twice."""
-        cdef Leaf leaf
-        stored = {name: set() for name in CANCEL_ORDER}
-        for event in events:
-            if event["type"] in CANCELS and event["reason"] == "dropped_future":
-                stored[CANCELS[event["type"]]].add(event["source_event_id"])
-        made = {name: set() for name in CANCEL_ORDER}
-        for leaf in self.drops:
-            made[CANCEL_OF[leaf.kind]].add(leaf.id)
-        for name in CANCEL_ORDER:
-            if not stored[name] <= made[name]:
-                raise Nondeterminism(
-                    f"cancellation mismatch ({name}): baseline_dropped_future_cancel_requests={shown(stored[name])} "
-                    f"ctx_cancelled_in_replayed_segment={shown(made[name])}"
-                )
-        self.drops = [leaf for leaf in self.drops if leaf.id not in stored[CANCEL_OF[leaf.kind]]]
-        return 0
-
-    # ── new commands ─────────────────────────────────────────────────────────────────────────────────────────
-
-    cdef int settle(self) except -1:
-        """Run the code and give every command its event, until nothing new comes."""
-        while True:
-            if self.flag:
-                self.poll()
-            if self.commands:
-                self.record_commands()
-            if not self.flag:
-                return 0
-
-    cdef int record_commands(self) except -1:
-        cdef Leaf leaf
-        cdef list syscalls = []
-        commands, self.commands = self.commands, deque()
-        for leaf in commands:
-            if self.within_limits(leaf):
-                self.record(leaf)
-                if leaf.syscall:
-                    syscalls.append(leaf)
-        for leaf in syscalls:  # answered in the turn that asks: the answer is in history before anyone can use it
-            answer = str(self.now) if leaf.name.endswith("utc_now_ms") else self.env.guid()
-            self.write("ActivityCompleted", leaf.id, f',"result":{quote(answer)}')
-            self.close_schedule(leaf.id)
-            self.complete(leaf.id, answer, False)
-        return 0
-
-    cdef bint within_limits(self, Leaf leaf) except -1:
-        if leaf.kind == ACTIVITY and leaf.tag is not None:
-            size = len(leaf.tag.encode())
-            if size > MAX_TAG_BYTES:
-                self.violations.append((1, f"Activity '{leaf.name}' tag size ({size} bytes) exceeds limit ({MAX_TAG_BYTES} bytes)"))
-                return False
-        return True
-
-    cdef int record(self, Leaf leaf) except -1:
-        """Write the command's event and bind it."""
-        cdef long long id = self.last_event_id + 1
-        cdef int kind = leaf.kind
-        cdef str target = None
-        if kind == ACTIVITY:
-            affinity = "" if leaf.where is None else f',"session_id":{quote(leaf.where)}'
-            if leaf.tag is not None:
-                affinity += f',"tag":{quote(leaf.tag)}'
-            self.write("ActivityScheduled", None, f',"name":{quote(leaf.name)},"input":{quote(leaf.input)}{affinity}')
-            self.mark(id, IS_ACTIVITY)
-        elif kind == TIMER:
-            self.write("TimerCreated", None, f',"fire_at_ms":{leaf.number}')
-            self.mark(id, IS_TIMER)
-        elif kind == CHILD:
-            suffix = leaf.where
-            if suffix is None:
-                suffix = f"sub::{id}" if self.execution_id == 1 else f"sub::{self.execution_id}_{id}"
-            target = full_child_id(self.instance, suffix)
-            fields = f',"name":{quote(leaf.name)},"instance":{quote(suffix)},"input":{quote(leaf.input)}'
-            self.write("SubOrchestrationScheduled", None, fields)
-            self.mark(id, IS_CHILD)
-            self.targets[id] = target
-        elif kind == WAIT:
-            self.write("ExternalSubscribed", None, f',"name":{quote(leaf.name)}')
-            self.mark(id, IS_WAIT)
-        elif kind == DEQUEUE:
-            self.write("ExternalSubscribedPersistent", None, f',"name":{quote(leaf.name)}')
-            self.mark(id, IS_DEQUEUE)
-        else:
-            self.record_immediate(leaf)
-        self.recorded.append(leaf)
-        return self.bind(leaf, id, target)
-
-    def record_immediate(self, Leaf leaf):
-        """Commands that nothing waits for."""
-        cdef int kind = leaf.kind
-        if kind == DETACHED:
-            fields = f',"name":{quote(leaf.name)},"instance":{quote(leaf.where)},"input":{quote(leaf.input)}'
-            self.write("OrchestrationChained", None, fields)
-        elif kind == STATUS:
-            self.write("CustomStatusUpdated", None, f',"status":{"null" if leaf.input is None else quote(leaf.input)}')
-            self.status_delta = (leaf.input,)
-        elif kind == KV_SET:
-            fields = f',"key":{quote(leaf.name)},"value":{quote(leaf.input)},"last_updated_at_ms":{leaf.number}'
-            self.write("KeyValueSet", None, fields)
-            self.kv_delta.append((0, leaf.name, leaf.input, leaf.number))
-        elif kind == KV_CLEAR:
-            self.write("KeyValueCleared", None, f',"key":{quote(leaf.name)}')
-            self.kv_delta.append((1, leaf.name, None, self.now))
-        elif kind == KV_CLEAR_ALL:
-            self.write("KeyValuesCleared", None, "")
-            self.kv_delta.append((2, None, None, self.now))
-
 
 def leaf_id(Leaf leaf):
     return leaf.id
-
-
-KIND_NAMES = {ACTIVITY: "activity", TIMER: "timer", CHILD: "suborchestration"}
-
-
-def shown(ids):
-    """A set of event ids as the texts show it."""
-    return "{" + ", ".join(map(str, sorted(ids))) + "}"
 
 
 cdef object loaded_value(Leaf leaf, text):

@@ -1,27 +1,23 @@
 # cython: language_level=3
-"""One turn: inbox -> events -> code -> outbox. `run_turn` is the engine's only entry; its stages stand below it in order.
+"""One turn: inbox -> events (`_inbox`) -> code -> outbox (`_outcome`). `run_turn` is the engine's only entry.
 
-Owns how messages become events, which outcome a turn has, and what takes effect of it. Refuses to know stores, threads and time
-(`now_ms` and `env` are given); never raises for what user code or stored data do.
+Owns which execution a turn belongs to and how its events meet the code. Refuses to know stores, threads and time (`now_ms` and
+`env` are given); never raises for what user code or stored data do.
 """
 
 import json
 
 from duroxide.engine._history import CorruptHistory, Nondeterminism
-from duroxide.events import (
-    KINDS, PINNED, application_failure, cancel_item, cancelled_failure, child_completed_item, child_failed_item,
-    child_start_item, compact, continue_item, display, execute_item, nondeterminism, orchestration_poison, quote, start_item, timer_item,
-)
-from duroxide.storage.base import TurnBack, TurnDone, WorkOut
+from duroxide.events import KINDS, PINNED, application_failure, child_failed_item, compact, nondeterminism, orchestration_poison, quote
+from duroxide.storage.base import TurnBack, TurnDone
 
-from duroxide.engine._channels cimport Channel
-from duroxide.engine._execution cimport (
-    CANCELLED, CLOSED, COMPLETED, CONTINUED, FAILED, IS_ACTIVITY, IS_CHILD, IS_TIMER, KIND, RUNNING, Execution,
-)
-from duroxide.engine._tasks cimport ACTIVITY, CHILD, DEQUEUE, DETACHED, STATUS, TIMER, WAIT, Leaf
-from duroxide.engine._turn cimport Turn, WorkResult, decode
+from duroxide.engine._commands cimport settle
+from duroxide.engine._execution cimport COMPLETED, FAILED, Execution
+from duroxide.engine._inbox cimport FAILURE, QUEUE, RESULT, Inbox, receive
+from duroxide.engine._outcome cimport finish
+from duroxide.engine._stored cimport adopt_waits, index, replay
+from duroxide.engine._turn cimport Turn, WorkResult
 
-MAX_KV_KEYS = 150
 LEGACY_BELOW = (0, 1, 31)  # executions stamped below it keep the older race/cancel policy
 KNOWN = frozenset(KINDS)
 
@@ -40,30 +36,6 @@ class Ran:
         self.error = None
         self.started = False
         self.warnings = []
-
-
-cdef class Inbox:
-    """The messages of a turn, decoded: starts apart from the rest, queue order kept."""
-
-    cdef list starts      # [(kind, fields)]
-    cdef dict successor   # fields of the ContinueAsNew, or None
-    cdef list rest        # [(kind, fields)]
-    cdef list texts
-    cdef list warnings
-
-    def __init__(self, Turn turn):
-        self.starts, self.rest, self.texts, self.warnings = [], [], [], []
-        for _, text, _ in turn.messages:
-            kind, body = decode(text)
-            self.texts.append(text)
-            if kind == "StartOrchestration":
-                self.starts.append(body)
-            elif kind == "ContinueAsNew":
-                self.successor = body if self.successor is None else self.successor
-            elif kind in RECEIVERS:
-                self.rest.append((kind, body))
-            else:
-                self.warnings.append(f"instance '{turn.instance}': dropped a message that is no work item: {text[:200]!r}")
 
 
 def needs_load(Turn turn):
@@ -271,7 +243,7 @@ cdef Execution from_history(Turn turn, loaded, list stored, env):
             turn.instance, loaded.execution_id, started["name"], started["version"], started["input"], link_of(started, env),
             stamp < LEGACY_BELOW, env,
         )
-        execution.index(stored)
+        index(execution, stored)
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptHistory(f"missing or malformed field: {type(error).__name__}: {error}")
     if stamp > PINNED:
@@ -307,93 +279,6 @@ cdef object poison(ran, Turn turn, Inbox inbox, Execution execution, str error, 
     return finish(ran, execution)
 
 
-# ── inbox -> events ──────────────────────────────────────────────────────────────────────────────────────────
-
-cdef enum:
-    RESULT, FAILURE, EVENT, QUEUE
-
-RECEIVERS = {
-    "ActivityCompleted": (IS_ACTIVITY, "id", "execution_id"), "ActivityFailed": (IS_ACTIVITY, "id", "execution_id"),
-    "TimerFired": (IS_TIMER, "id", "execution_id"), "SubOrchCompleted": (IS_CHILD, "parent_id", "parent_execution_id"),
-    "SubOrchFailed": (IS_CHILD, "parent_id", "parent_execution_id"), "ExternalRaised": None, "QueueMessage": None, "CancelInstance": None,
-}  # fmt: skip
-cdef dict KIND_WORDS = {IS_ACTIVITY: "activity", IS_TIMER: "timer", IS_CHILD: "suborchestration"}
-cdef dict NO_SCHEDULE = {IS_ACTIVITY: "completion", IS_TIMER: "timer", IS_CHILD: "sub-orchestration"}
-
-
-cdef bint expected(Execution execution, long long id, int kind) except -1:
-    """Whether a completion of schedule `id` is news. Nondeterminism if there is no such schedule."""
-    cdef int known = execution.kind_at(id)
-    if known & KIND == 0 or known & KIND > IS_CHILD:
-        raise Nondeterminism(f"no matching schedule for {NO_SCHEDULE[kind]} id={id}")
-    if known & KIND != kind:
-        raise Nondeterminism(
-            f"completion kind mismatch for id={id}, expected '{KIND_WORDS[known & KIND]}', got '{KIND_WORDS[kind]}'"
-        )
-    return known & CLOSED == 0
-
-
-cdef object receive(Execution execution, Turn turn, Inbox inbox, list fresh):
-    """Write the events of all messages and results, append what is to be applied to `fresh`. Returns the details of a failure that
-    no code may see, or None."""
-    cdef WorkResult result
-    fatal = None
-    for kind, body in inbox.rest:
-        if RECEIVERS[kind] is None:
-            receive_signal(execution, kind, body, fresh)
-        else:
-            fatal = receive_completion(execution, kind, body, fresh) or fatal
-    for result in turn.results:
-        if result.execution_id == execution.execution_id and expected(execution, result.activity_id, IS_ACTIVITY):
-            execution.close_schedule(result.activity_id)
-            if result.ok:
-                execution.write("ActivityCompleted", result.activity_id, f',"result":{quote(result.payload)}')
-                fresh.append((RESULT, result.activity_id, result.payload, None))
-            else:
-                fatal = receive_failure(execution, "ActivityFailed", result.activity_id, json.loads(result.payload), fresh) or fatal
-    return fatal
-
-
-cdef object receive_completion(Execution execution, str kind, dict body, list fresh):
-    cdef int of
-    of, id_key, execution_key = RECEIVERS[kind]
-    id = body[id_key]
-    if body[execution_key] != execution.execution_id or not expected(execution, id, of):
-        return None
-    execution.close_schedule(id)
-    if kind == "ActivityFailed" or kind == "SubOrchFailed":
-        stored = "ActivityFailed" if kind == "ActivityFailed" else "SubOrchestrationFailed"
-        return receive_failure(execution, stored, id, body["details"], fresh)
-    if kind == "TimerFired":
-        execution.write("TimerFired", id, f',"fire_at_ms":{body["fire_at_ms"]}')
-        fresh.append((RESULT, id, None, None))
-    else:
-        stored = "ActivityCompleted" if kind == "ActivityCompleted" else "SubOrchestrationCompleted"
-        execution.write(stored, id, f',"result":{quote(body["result"])}')
-        fresh.append((RESULT, id, body["result"], None))
-    return None
-
-
-cdef object receive_failure(Execution execution, str stored, id, dict details, list fresh):
-    execution.write(stored, id, f',"details":{compact(details)}')
-    if "Application" not in details:
-        return details
-    fresh.append((FAILURE, id, details, None))
-    return None
-
-
-cdef int receive_signal(Execution execution, str kind, dict body, list fresh) except -1:
-    if kind == "CancelInstance":
-        if execution.cancel_reason is None:
-            execution.cancel_reason = body["reason"]
-            execution.write("OrchestrationCancelRequested", None, f',"reason":{quote(body["reason"])}')
-        return 0
-    stored = "ExternalEvent" if kind == "ExternalRaised" else "ExternalEventPersistent"
-    execution.write(stored, None, f',"name":{quote(body["name"])},"data":{quote(body["data"])}')
-    fresh.append((EVENT if kind == "ExternalRaised" else QUEUE, 0, body["data"], body["name"]))
-    return 0
-
-
 # ── events -> code ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -401,17 +286,17 @@ cdef object proceed(ran, Turn turn, Inbox inbox, Execution execution, list store
     try:
         fatal = receive(execution, turn, inbox, fresh)
         if stored is not None:
-            execution.replay(stored)
+            replay(execution, stored)
         if fatal is not None:
             execution.fail(compact(fatal))
         else:
             apply_all(execution, fresh)
-            execution.settle()
+            settle(execution)
     except Nondeterminism as mismatch:
         execution.commands.clear()
         execution.drops = []
         if stored is not None:
-            execution.adopt_waits(stored + [json.loads(text) for _, _, text in execution.written])
+            adopt_waits(execution, stored + [json.loads(text) for _, _, text in execution.written])
         execution.fail(nondeterminism(str(mismatch)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # a message or an event lacks what its kind must have
         if stored is None and not inbox.rest:
@@ -436,200 +321,3 @@ cdef int apply_all(Execution execution, list fresh) except -1:
         else:
             execution.arrive(what == QUEUE, name, payload)
     return 0
-
-
-# ── code -> outbox ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-cdef object finish(ran, Execution execution):
-    """The outcome, by priority, and what takes effect."""
-    done = ran.done
-    check_limits(execution)
-    record_drops(execution, done)
-    if execution.violations:
-        execution.fail(application_failure(min(execution.violations)[1], "OrchestrationFailed"))
-        end(ran, execution, "Failed", "failed", execution.outcome)
-    elif execution.cancel_reason is not None:
-        cancel_children(execution, done)
-        end(ran, execution, "Failed", "cancelled", cancelled_failure(execution.cancel_reason))
-    elif execution.state == CONTINUED:
-        end(ran, execution, "ContinuedAsNew", "continued_as_new", None)
-    elif execution.state == COMPLETED:
-        end(ran, execution, "Completed", "completed", None)
-    elif execution.state == FAILED:
-        end(ran, execution, "Failed", "failed", execution.outcome)
-    else:
-        take_effect(execution, done)
-        ran.execution = execution
-    done.events = execution.written
-    done.custom_status = execution.status_delta
-    done.kv = execution.kv_delta
-    ran.warnings += execution.warnings
-    execution.open_turn(execution.now)
-    execution.drops = []
-    if execution.legacy and ran.execution is not None:  # its policy depends on where a replay meets each event
-        execution.close()
-        ran.execution = None
-    return ran
-
-
-cdef int check_limits(Execution execution) except -1:
-    if execution.kv_delta and len(execution.kv) > MAX_KV_KEYS:
-        execution.violations.append((3, f"KV key count ({len(execution.kv)}) exceeds limit ({MAX_KV_KEYS})"))
-        excess = set(list(execution.kv)[MAX_KV_KEYS:])
-        execution.kv_delta = [change for change in execution.kv_delta if change[1] not in excess]
-    if execution.violations and min(execution.violations)[0] == 0:  # the turn's last status is too large: known only now
-        execution.status_delta = None
-        blank_statuses(execution)
-    return 0
-
-
-cdef int blank_statuses(Execution execution) except -1:
-    """The turn fails for its status: its events stay, ids are dense, but no such text is stored."""
-    cdef Leaf leaf
-    for leaf in execution.recorded:
-        if leaf.kind == STATUS:
-            at = leaf.id - execution.written[0][0]
-            id, type, text = execution.written[at]
-            execution.written[at] = id, type, text.replace(f'"status":{quote(leaf.input)}', '"status":null') if leaf.input else text
-    return 0
-
-
-cdef dict DROP_EVENTS = {
-    ACTIVITY: "ActivityCancelRequested", CHILD: "SubOrchestrationCancelRequested", WAIT: "ExternalSubscribedCancelled",
-    DEQUEUE: "ExternalSubscribedPersistentCancelled",
-}  # fmt: skip
-cdef tuple DROP_ORDER = (ACTIVITY, CHILD, WAIT, DEQUEUE)
-
-
-def by_kind_and_id(Leaf leaf):
-    return DROP_ORDER.index(leaf.kind), leaf.id
-
-
-cdef int record_drops(Execution execution, done) except -1:
-    """Cancel events for futures that the code dropped in this turn, and what they set off."""
-    cdef Leaf leaf
-    cdef set new
-    if not execution.drops:
-        return 0
-    new = {(<Leaf>leaf).id for leaf in execution.recorded}
-    for leaf in sorted([leaf for leaf in execution.drops if (<Leaf>leaf).id], key=by_kind_and_id):
-        execution.write(DROP_EVENTS[leaf.kind], leaf.id, ',"reason":"dropped_future"')
-        execution.mark(leaf.id, CANCELLED)
-        if leaf.id in new:
-            continue  # neither the activity nor the child ever leaves this turn
-        if leaf.kind == ACTIVITY:
-            done.cancelled.append((execution.instance, execution.execution_id, leaf.id))
-        elif leaf.kind == CHILD:
-            done.messages.append((leaf.target, cancel_item(leaf.target, "parent dropped sub-orchestration future"), 0))
-    return 0
-
-
-cdef int take_effect(Execution execution, done) except -1:
-    cdef Leaf leaf
-    for leaf in execution.recorded:
-        if leaf.kind == ACTIVITY:
-            if not leaf.syscall and not leaf.is_dropped:
-                done.work.append(work_out(execution, leaf))
-        elif leaf.kind == TIMER:
-            item = timer_item(execution.instance, execution.execution_id, leaf.id, leaf.number)
-            done.messages.append((execution.instance, item, leaf.number))
-        elif leaf.kind == CHILD:
-            if not leaf.is_dropped:
-                link = (execution.instance, leaf.id, execution.execution_id)
-                done.messages.append((leaf.target, child_start_item(leaf.target, leaf.name, leaf.input, leaf.version, link), 0))
-        elif leaf.kind == DETACHED:
-            done.messages.append((leaf.where, start_item(leaf.where, leaf.name, leaf.input, leaf.version), 0))
-    return 0
-
-
-cdef object work_out(Execution execution, Leaf leaf):
-    item = execute_item(
-        execution.instance, execution.execution_id, leaf.id, leaf.name, leaf.input, leaf.where, leaf.tag
-    )
-    return WorkOut(
-        execution.instance, execution.execution_id, leaf.id, leaf.name, leaf.input, item, session_id=leaf.where, tag=leaf.tag
-    )
-
-
-cdef int start_detached(Execution execution, done) except -1:
-    """Detached starts take effect whatever the turn's outcome: they are in history."""
-    cdef Leaf leaf
-    for leaf in execution.recorded:
-        if leaf.kind == DETACHED:
-            done.messages.append((leaf.where, start_item(leaf.where, leaf.name, leaf.input, leaf.version), 0))
-    return 0
-
-
-cdef int cancel_children(Execution execution, done) except -1:
-    cdef Leaf leaf
-    new = {leaf.id for leaf in execution.recorded if leaf.kind == CHILD}
-    for id, target in sorted(execution.targets.items()):
-        if id not in new and not execution.kind_at(id) & CANCELLED:
-            done.messages.append((target, cancel_item(target, "parent canceled"), 0))
-    return 0
-
-
-cdef int end(ran, Execution execution, str status, str outcome, str details) except -1:
-    """Terminal events in their order, and who is told."""
-    done = ran.done
-    start_detached(execution, done)
-    end_waits(execution)
-    ran.outcome = outcome
-    done.status = status
-    if status == "Completed":
-        done.output = execution.outcome
-        execution.write("OrchestrationCompleted", None, f',"output":{quote(execution.outcome)}')
-        if execution.parent is not None:
-            done.messages.append((execution.parent[0], child_completed_item(execution.parent, execution.outcome), 0))
-    elif status == "ContinuedAsNew":
-        done.output = execution.successor.input
-        execution.write("OrchestrationContinuedAsNew", None, f',"input":{quote(execution.successor.input)}')
-        done.messages.append((execution.instance, successor_item(execution), 0))
-        ran.execution = execution
-    else:
-        ran.category, ran.error = display(json.loads(details))
-        done.output = ran.error
-        execution.write("OrchestrationFailed", None, f',"details":{details}')
-        if execution.parent is not None:
-            done.messages.append((execution.parent[0], child_failed_item(execution.parent, details), 0))
-    end_activities(execution, done, status)
-    execution.close()
-    execution.status = status
-    return 0
-
-
-cdef int end_waits(Execution execution) except -1:
-    cdef Leaf leaf
-    for leaf in execution.waiting():
-        execution.write(DROP_EVENTS[leaf.kind], leaf.id, ',"reason":"orchestration_terminal"')
-    return 0
-
-
-cdef int end_activities(Execution execution, done, str status) except -1:
-    """Activities in flight are cancelled, after the terminal event."""
-    cdef Leaf leaf
-    cdef long long id
-    cdef int kind
-    suffix = "continued_as_new" if status == "ContinuedAsNew" else status.lower()
-    new = {leaf.id for leaf in execution.recorded}
-    for id in range(1, len(execution.kinds)):
-        kind = execution.kinds[id]
-        if kind & KIND == IS_ACTIVITY and not kind & (CLOSED | CANCELLED):
-            execution.write("ActivityCancelRequested", id, f',"reason":"orchestration_terminal_{suffix}"')
-            if id not in new:
-                done.cancelled.append((execution.instance, execution.execution_id, id))
-    return 0
-
-
-cdef str successor_item(Execution execution):
-    """The start of the next execution, with the queue messages that nobody read, in order of arrival."""
-    cdef Channel channel
-    unread = []
-    for name, channel in execution.queues.items():
-        unread += [(order, name, data) for order, data in channel.unread()]
-    carried = [(name, data) for _, name, data in sorted(unread)]
-    return continue_item(
-        execution.instance, execution.name, execution.successor.input, execution.successor.version, execution.parent, carried,
-        execution.custom_status,
-    )

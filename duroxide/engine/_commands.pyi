@@ -1,0 +1,1 @@
+MAX_TAG_BYTES: int

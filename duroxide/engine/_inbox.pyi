@@ -1,0 +1,4 @@
+from duroxide.engine._turn import Turn
+
+class Inbox:
+    def __init__(self, turn: Turn) -> None: ...
