@@ -177,9 +177,10 @@ cdef class Queue:
         return me.answer()
 
     def take(self, appetite, double timeout_s, done=None, now=_now):
-        """Hand in `done`, if any, and what can be claimed; without `done` sleep until there is something.
+        """Hand in `done`, if any, and what can be claimed; without `done` sleep until there may be something.
 
-        None if there was nothing: after `timeout_s`, or because somebody called `wake`. `now` gives the time in ms.
+        None if nothing was found: after `timeout_s`, or early (somebody called `wake`, the store changed): then call again.
+        `now` gives the time in ms.
         """
         cdef Owner owner = self.owner(appetite.owner)
         if done is not None:
@@ -284,6 +285,15 @@ cdef class Queue:
         self.pass_on()
         for waiter, answer in zip(group, answers):
             self.settle(<Waiter> waiter, answer, waiter is me, saw)
+        if me.main:  # it takes nobody along: a loop that fell asleep since it came has not seen its group
+            self.call_sleepers(saw)
+        return 0
+
+    cdef int call_sleepers(self, long long saw) except -1:
+        cdef Owner owner
+        for owner in self.owners.values():
+            if owner.parked and owner.seen < saw:
+                (<Waiter> owner.parked.pop()).wake(WOKEN)
         return 0
 
     cdef list gather(self, Waiter me):
@@ -378,15 +388,16 @@ cdef class Queue:
                     self.rouse(owner, owner.turns_left and appetite.turns > 0)
         if leads:
             waiter.state = SETTLED
-        elif waiter.owner is not None and not waiter.late and not waiter.owner.poked and (
-            failed or not (answer.turns or answer.work)
-        ) and not waiter.owner.wants(appetite, self.generation, 0):
-            waiter.taken = waiter.error = None
-            waiter.state = PARKED
-            waiter.owner.parked.append(waiter)
-            self.rouse(waiter.owner, False)
-        else:
+        elif waiter.owner is None or waiter.late or not (failed or not (answer.turns or answer.work)):
             waiter.wake(SETTLED)
+        else:  # it rode along for nothing: it sleeps on, unless there is something that this group has not seen
+            waiter.taken = waiter.error = None
+            if failed or waiter.owner.poked or waiter.owner.wants(appetite, self.generation, 0):
+                waiter.wake(WOKEN)
+            else:
+                waiter.state = PARKED
+                waiter.owner.parked.append(waiter)
+                self.rouse(waiter.owner, False)
         return 0
 
     cdef int announce(self, turns, codes) except -1:
