@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from duroxide.engine._turn import WorkResult
@@ -87,7 +88,7 @@ class Holdings:
         self.results: list[WorkDone] = []
         self.backs: list[WorkBack] = []
         self.releases: list[Lease] = []
-        self.poke = lambda: None
+        self.poke: Callable[[], None] = lambda: None
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────
 

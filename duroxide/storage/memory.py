@@ -47,11 +47,9 @@ def _kind(item: str) -> str:
 
 class Execution:
     def __init__(self, now: int, pin: tuple[int, int, int] | None) -> None:
-        self.status, self.output, self.pin = "Running", None, pin
-        self.started_at, self.completed_at = now, None
-        self.status: str
-        self.output: str | None
-        self.completed_at: int | None
+        self.status, self.pin, self.started_at = "Running", pin, now
+        self.output: str | None = None
+        self.completed_at: int | None = None
         self.events: dict[int, tuple[str, str]] = {}  # id -> (type, JSON)
 
 

@@ -125,7 +125,7 @@ class SqliteNative(SqliteAdmin):
             return 0
         with self.session() as connection:
             for (version,) in connection.execute("PRAGMA data_version"):
-                return int(version)  # type: ignore[arg-type]
+                return int(version)
         return 0
 
     # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────

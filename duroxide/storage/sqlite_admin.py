@@ -112,6 +112,7 @@ class SqliteAdmin:
 
     def instances(self, status: str | None = None) -> list[str]:
         """Ids, newest first."""
+        values: tuple[str, ...]
         if status is None:
             sql, values = "SELECT instance_id FROM instances ORDER BY created_at DESC, rowid DESC", ()
         else:
@@ -228,7 +229,7 @@ class SqliteAdmin:
 
     @staticmethod
     def _prunable(connection: apsw.Connection, instance: str, keep_last: int | None, completed_before: int | None) -> list[int]:
-        rows = connection.execute(
+        rows: list[tuple[Any, ...]] = connection.execute(
             "SELECT e.execution_id, e.status, e.completed_at, i.current_execution_id FROM executions e JOIN instances i"
             " ON i.instance_id = e.instance_id WHERE e.instance_id = ? ORDER BY e.execution_id DESC",
             (instance,),

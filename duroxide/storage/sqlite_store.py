@@ -169,7 +169,8 @@ class PythonStore:
         assert done is not None
         for turn in done.turns:
             number = next(numbers)
-            code, held = REFUSED, []
+            code = REFUSED
+            held: list[int] = []
             if number not in refused:
                 try:
                     code, held = commit_turn(tx, turn, request)

@@ -1,0 +1,63 @@
+"""The list of conformance cases: what every store has to do, one function a case, by the number in the contract's checklist.
+
+Owns the registration. Refuses to know what the cases check; those stand in the modules of this package, by area.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from duroxide.testing.world import World
+
+AREAS = ("leases", "queues", "sessions", "routing", "cancelling", "values", "administration")
+COUNT = 213  # numbers of the checklist
+
+
+@dataclass(frozen=True)
+class Case:
+    """`numbers`: of the checklist (0: beyond it). `needs`: "admin" for the cold calls, "liveness" for sweep and reclaim."""
+
+    name: str
+    numbers: tuple[int, ...]
+    needs: str | None
+    run: Callable[[World], None]
+
+
+_cases: dict[str, Case] = {}
+
+
+def case(*numbers: int, needs: str | None = None) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
+    """Registers a function as a case; its name says the property."""
+
+    def register(function: Callable[[World], None]) -> Callable[[World], None]:
+        assert function.__name__ not in _cases, f"two cases are named {function.__name__}"
+        _cases[function.__name__] = Case(function.__name__, numbers or (0,), needs, function)
+        return function
+
+    return register
+
+
+def cases(*, admin: bool = True, liveness: bool = True) -> list[Case]:
+    """All cases that a store with, or without, the cold calls and the liveness calls has to pass."""
+    for area in AREAS:
+        importlib.import_module(f"duroxide.testing.{area}")
+    lacking = {name for name, there in (("admin", admin), ("liveness", liveness)) if not there}
+    return [case for case in _cases.values() if case.needs not in lacking]
+
+
+# Numbers whose property is not a store's here: what has it instead, and the test that shows it.
+_ELSEWHERE = {
+    59: ("a store never waits: the queue does", "test_queue.py::test_a_take_without_patience_returns_at_once"),
+    60: ("a store never waits: the queue does", "test_queue.py::test_a_take_waits_as_long_as_it_was_told"),
+    61: ("a store never waits: the queue does", "test_queue.py::test_a_take_waits_as_long_as_it_was_told"),
+    112: ("filters are the runtime's", "test_runtime_routing.py::test_runtimes_with_tag_filters_share_the_work_by_tag"),
+    145: ("a store does not decode events: the engine does", "test_engine_history.py::test_unreadable_history_waits_then_poisons_with_an_id_of_its_own"),
+    146: ("a store does not decode events: the engine does", "test_engine_history.py::test_unreadable_history_waits_then_poisons_with_an_id_of_its_own"),
+}
+
+
+def elsewhere() -> dict[int, tuple[str, str]]:
+    """Number -> (why a store has no such case, the test of ours that covers it)."""
+    return dict(_ELSEWHERE)
