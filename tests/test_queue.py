@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from duroxide.storage import _queue
 from duroxide.storage._queue import Queue
 from duroxide.storage.base import Appetite, ClaimedTurn, Done, Request, StoreError, Taken, TurnDone
 from duroxide.storage.memory import MemoryStore
@@ -371,6 +374,29 @@ def test_one_store_has_one_queue_while_somebody_uses_it() -> None:
     store = Store()
     first = Queue.of(store)
     assert Queue.of(store) is first and Queue.of(Store()) is not first
+
+
+def test_threads_that_come_at_once_find_the_same_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two queues on one store would not wake each other's waits."""
+
+    class Slow(dict[int, Any]):
+        def __missing__(self, key: int) -> Any:
+            time.sleep(0.005)  # others run between a look and what is made of it
+            raise KeyError(key)
+
+    monkeypatch.setattr(_queue._queues, "data", Slow())
+    store = Store()
+    threads = [in_thread(lambda: Queue.of(store)) for _ in range(4)]
+    for thread, _ in threads:
+        thread.join(PATIENCE_S)
+    assert len({id(found[0]) for _, found in threads}) == 1
+
+
+def test_a_queue_goes_with_its_last_user() -> None:
+    store = Store()
+    queue = weakref.ref(Queue.of(store))
+    gc.collect()
+    assert queue() is None
 
 
 FORKED = """

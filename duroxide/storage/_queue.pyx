@@ -31,8 +31,9 @@ cdef unsigned long main_thread = 0
 
 
 def _find_main_thread():
-    global main_thread
+    global main_thread, _finding
     main_thread = threading.main_thread().ident
+    _finding = allocate_lock()  # another thread may have held it when this process was forked
 
 
 _find_main_thread()
@@ -157,8 +158,11 @@ cdef class Queue:
     @staticmethod
     def of(store):
         """The one queue of this store in this process; it lives as long as somebody uses it."""
-        queue = _queues.get(id(store))
-        return _queues.setdefault(id(store), Queue(store)) if queue is None else queue
+        with _finding:  # two queues on one store would not hear each other
+            queue = _queues.get(id(store))
+            if queue is None:
+                queue = _queues[id(store)] = Queue(store)
+            return queue
 
     def __cinit__(self, store):
         self.store = store
