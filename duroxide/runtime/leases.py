@@ -25,9 +25,10 @@ IDLE, READY, RUNNING = range(3)
 
 
 class Lease:
-    """One leased instance. `in_flight` counts the held activities whose results come straight into `results`."""
+    """One leased instance. `in_flight` counts the held activities whose results come straight into `results`; `consumed` are
+    those that the running turn has taken: until it is committed nobody else has them."""
 
-    __slots__ = ("claim", "execution", "in_flight", "instance", "messages", "results", "state", "token")
+    __slots__ = ("claim", "consumed", "execution", "in_flight", "instance", "messages", "results", "state", "token")
 
     def __init__(self, instance: str, token: str, claim: ClaimedTurn | None, execution: Execution | None) -> None:
         self.instance = instance
@@ -36,6 +37,7 @@ class Lease:
         self.execution = execution
         self.messages: list[tuple[int, str, int]] = []
         self.results: list[WorkResult] = []
+        self.consumed: list[WorkResult] = []
         self.in_flight = 0
         self.state = IDLE
 
@@ -152,8 +154,8 @@ class Holdings:
 
     def _disown(self, lease: Lease) -> None:
         """Under the lock: results that came for it go to the store."""
-        self.results += [self.orphan(result) for result in lease.results]
-        lease.results = []
+        self.results += [self.orphan(result) for result in lease.consumed + lease.results]
+        lease.results, lease.consumed = [], []
 
     @staticmethod
     def orphan(result: WorkResult) -> WorkDone:

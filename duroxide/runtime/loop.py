@@ -77,10 +77,10 @@ class Loop(threading.Thread):
         with engine.holdings.lock:
             claim, lease.claim = lease.claim, None
             messages, lease.messages = lease.messages, []
-            results, lease.results = lease.results, []
+            lease.consumed, lease.results = lease.results, []
         turn = Turn(claim, lease.instance, lease.token, lease.execution)
         turn.messages.extend(messages)
-        turn.results.extend(results)
+        turn.results.extend(lease.consumed)
         for _, _, attempt in messages:
             turn.attempt = max(turn.attempt, attempt)
         lease.execution = None
@@ -90,9 +90,6 @@ class Loop(threading.Thread):
         except BaseException as error:  # the store or a defect of ours: the instance comes again
             log.exception("turn of '%s'", lease.instance)
             outcome = Ran(None, TurnBack(lease.token, lease.instance, 1_000, isinstance(error, StoreError)), "back")
-        if outcome.back is not None:
-            with engine.holdings.lock:
-                engine.holdings.results += [engine.holdings.orphan(result) for result in results]
         for text in outcome.warnings:
             log.warning("%s", text)
         ran.append((lease, outcome))
@@ -113,7 +110,7 @@ class Loop(threading.Thread):
     def _hold(self, lease: Lease, turn: TurnDone) -> None:
         """Which new activities stay here, and whether the lease does."""
         engine = self.engine
-        if turn.work and turn.status is None:
+        if turn.work and turn.status is None and engine.holds_untagged:
             room = engine.room()
             for work in turn.work:
                 if room <= 0:
@@ -130,7 +127,7 @@ class Loop(threading.Thread):
         mode, tags = engine.tag_filter
         sessions = engine.sessions()
         return Appetite(
-            engine.owner, TURNS, max(0, engine.room()), engine.lease_ms, engine.work_lease_ms, mode, tags, engine.session_owner,
+            engine.owner, TURNS if engine.turn_threads else 0, max(0, engine.room()), engine.lease_ms, engine.work_lease_ms, mode, tags, engine.session_owner,
             engine.session_lock_ms, max(0, engine.max_sessions - len(sessions)), sessions, VERSIONS,
         )  # fmt: skip
 
@@ -186,6 +183,7 @@ class Loop(threading.Thread):
 
     def _committed(self, lease: Lease, outcome: Ran, turn: TurnDone, held: list[int], jobs: list[Job]) -> None:
         engine, holdings = self.engine, self.engine.holdings
+        lease.consumed = []
         engine.count_turn(outcome)
         if turn.cancelled:
             holdings.cancel(turn.cancelled)

@@ -60,7 +60,9 @@ class Engine:
         self.holdings = Holdings()
         self.holdings.poke = self.poke
         self.workers = Workers(self, max(0, value("worker_concurrency")))
-        self.loops = [Loop(self, slot) for slot in range(max(0, value("orchestration_concurrency")))]
+        self.turn_threads = max(0, value("orchestration_concurrency"))
+        # Who runs no turns still needs a loop, to claim activities.
+        self.loops = [Loop(self, slot) for slot in range(self.turn_threads or min(1, self.workers.concurrency))]
         self.keeper = Keeper(self)
         self.stopping = threading.Event()  # take nothing new
         self.stopped = threading.Event()  # it is over
@@ -93,7 +95,7 @@ class Engine:
 
     def room(self) -> int:
         """How many more activities may be held."""
-        return self.workers.room() - self._reserved if self.holds_untagged else 0
+        return self.workers.room() - self._reserved
 
     def reserve(self, count: int) -> None:
         """Activities that turns not yet committed hold."""
@@ -172,7 +174,7 @@ class Engine:
             holdings.leases.clear()
             holdings.jobs.clear()
             for lease in leases:
-                holdings.results += [holdings.orphan(result) for result in lease.results]
+                holdings.results += [holdings.orphan(result) for result in lease.consumed + lease.results]
         done.work, done.work_backs, done.turn_backs, _ = holdings.owed()
         done.work_backs += [WorkBack(job.row_id, job.token, 0, True) for job in jobs if not job.cancelled]
         done.turn_backs += [TurnBack(lease.token, lease.instance, 0, True) for lease in leases]

@@ -187,10 +187,11 @@ def open_sqlite(path: str, *, synchronous: str = "full", implementation: str = "
     if implementation not in ("auto", "c", "python"):
         raise ValueError(f"implementation is {implementation!r}, expected 'auto', 'c' or 'python'")
     file = _file_of(path)
-    if file != MEMORY:
-        _prepare(file)
     try:
-        return SqliteNative(file, synchronous, implementation)
+        with _opening:  # another thread's look at the file, once closed, would drop the locks of a connection made meanwhile
+            if file != MEMORY:
+                _prepare(file)
+            return SqliteNative(file, synchronous, implementation)
     except apsw.Error as error:
         raise ProviderError(f"Failed to open SQLite: '{file}': {error}") from error
 
@@ -214,16 +215,21 @@ def _file_of(path: str) -> str:
 def _prepare(file: str) -> None:
     """Make the directories; say at once, before anything is written, why this cannot be a database of ours."""
     try:
-        if not file:
+        file.encode()
+        if not file or "\0" in file:
             raise FileNotFoundError(2, "No such file or directory")
-        if os.path.isdir(file):
+        if os.path.isdir(file) or file.endswith(os.sep):
             raise IsADirectoryError(21, "Is a directory")
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise OSError(22, "Not a regular file")
         os.makedirs(os.path.dirname(file) or ".", exist_ok=True)
         if not os.path.exists(file):
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o644))
             return
         with open(file, "rb+") as f:  # before any connection of this process exists on it, or none has locks to lose
             head = f.read(len(HEADER)) if not _opened_here(file) else HEADER
+    except UnicodeEncodeError as error:
+        raise ProviderError(f"Failed to create DB file: {error}: {file!r}") from error
     except OSError as error:
         raise ProviderError(f"Failed to create DB file: {error.strerror} (os error {error.errno}): '{file}'") from error
     if head and head != HEADER:
@@ -236,7 +242,7 @@ def _prepare(file: str) -> None:
 
 
 _opened: Counter[tuple[int, int]] = Counter()  # (device, inode) -> providers of this process
-_opening = threading.Lock()
+_opening = threading.RLock()
 
 
 def _remember(path: str) -> tuple[int, int] | None:

@@ -1,0 +1,158 @@
+"""A store that fails, user code that is broken, signals to nobody: what is concerned fails or waits, everything else goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtime_rig import PATIENCE_S, Rig, until
+
+from duroxide.storage.base import Loaded, Request, StoreError, Taken
+from duroxide.storage.memory import MemoryStore
+
+
+class Failing(MemoryStore):
+    """Fails one of `every` verbs, by lot: a fixed n-th could meet the same one of three for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.every = self.failed = 0
+        self.lots = random.Random(5)
+        self.retryable = True
+
+    def _due(self) -> bool:
+        due = self.every > 0 and self.lots.randrange(self.every) == 0
+        self.failed += due
+        return due
+
+    def exchange(self, requests: list[Request]) -> list[Taken]:  # type: ignore[override]
+        if self._due():
+            raise StoreError("planted", operation="exchange", retryable=self.retryable)
+        return super().exchange(requests)
+
+    def load(self, instance: str, execution_id: int | None = None, after: int = 0) -> Loaded | None:
+        if self._due():
+            raise StoreError("planted", operation="load", retryable=self.retryable)
+        return super().load(instance, execution_id, after)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig(Failing())
+    yield made
+    made.native.every = 0
+    made.close()
+
+
+def flow(ctx: Any, n: int) -> Any:
+    found = yield ctx.all_typed([ctx.schedule_activity("echo", k) for k in range(4)])
+    yield ctx.schedule_timer(1)
+    child = yield ctx.schedule_sub_orchestration("leaf", n)
+    return [sum(found), child]
+
+
+def leaf(ctx: Any, n: int) -> Any:
+    return (yield ctx.schedule_activity("echo", n))
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+@pytest.mark.parametrize("every", [2, 3, 7])
+def test_a_store_that_fails_now_and_then_loses_nothing(rig: Rig, every: int, retryable: bool) -> None:
+    rig.native.every, rig.native.retryable = every, retryable
+    rig.runtime(flow, leaf)
+    state, started = rig.native._state, 0
+
+    def start_more() -> None:
+        nonlocal started
+        with contextlib.suppress(StoreError):
+            rig.client.start_orchestration(f"i{started}", "flow", started)
+            started += 1
+        rig.clock.skip(0.02)  # ten times as fast: leases last for half a second
+
+    def completed(instance: str) -> bool:
+        found = state.instances.get(instance)
+        return found is not None and found.executions[1].status == "Completed"
+
+    until(lambda: started >= 20 and rig.native.failed >= 10, start_more)
+    until(lambda: all(completed(f"i{n}") for n in range(started)), lambda: rig.clock.skip(0.02))
+    rig.native.every = 0
+    for n in range(started):
+        assert rig.wait(f"i{n}").output == [6, n]
+        assert rig.kinds(f"i{n}").count("ActivityCompleted") == 4
+
+
+def test_signals_to_nobody_stop_nobody(rig: Rig) -> None:
+    rig.runtime(flow, leaf)
+    for n in range(20):
+        rig.client.raise_event(f"typo{n}", "go")
+        rig.client.enqueue_event(f"typo{n}", "q", 1)
+        rig.client.cancel_instance(f"typo{n}")
+    assert rig.run("i", "flow", 1).output == [6, 1]
+    assert [name.split("::")[0] for name in rig.client.list_all_instances()] == ["i", "i"]
+
+
+NONSENSE = [None, 5, "text", [], {}, {"type": "nonsense"}, {"type": "activity"}, {"type": 5}, object(), {"type": "timer", "delayMs": -1},
+            {"type": "join", "tasks": 5}, {"type": "select", "tasks": []}, {"type": "activity", "name": object(), "input": "1"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(NONSENSE)))
+def test_a_generator_that_yields_nonsense_fails_alone(rig: Rig, number: int) -> None:
+    def nonsense(ctx: Any, _: Any) -> Any:
+        yield NONSENSE[number]
+
+    rig.runtime(nonsense, flow, leaf)
+    failed = rig.run("bad", "nonsense")
+    assert failed.status == "Failed" and failed.error
+    assert rig.run("good", "flow", 1).status == "Completed"
+
+
+def test_a_message_that_is_none_is_dropped_and_said(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    def parked(ctx: Any, _: Any) -> Any:
+        return (yield ctx.wait_for_event("go"))
+
+    rig.runtime(parked, flow, leaf)
+    rig.client.start_orchestration("i", "parked")
+    until(lambda: "ExternalSubscribed" in rig.kinds("i"))
+    with rig.native._lock:
+        rig.native._send("i", '{"Nonsense": 5}', rig.clock.now())
+    rig.clock.skip(0)
+    rig.client.raise_event("i", "go", 1)
+    assert rig.wait("i").output == 1
+    assert any("no work item" in record.getMessage() for record in caplog.records)
+
+
+INTERRUPTED = """
+    import duroxide, threading, os, signal, sys
+    provider = duroxide.SqliteProvider.open(sys.argv[1])
+    runtime = duroxide.Runtime(provider)
+    def parked(ctx, _):
+        return (yield ctx.wait_for_event("go"))
+    runtime.register_orchestration("parked", parked)
+    runtime.start()
+    client = duroxide.Client(provider)
+    client.start_orchestration("i", "parked")
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        client.wait_for_orchestration("i", -1)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        pass
+    client.raise_event("i", "go", "after")
+    assert client.wait_for_orchestration("i", 10_000).output == "after"
+    runtime.shutdown()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a signal to a process")
+def test_ctrl_c_ends_a_wait_and_the_program_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(tmp_path / "i.db")]
+    assert subprocess.run(command, timeout=PATIENCE_S * 2).returncode == 0
