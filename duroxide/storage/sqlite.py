@@ -222,7 +222,10 @@ def _prepare(file: str) -> None:
             raise IsADirectoryError(21, "Is a directory")
         if os.path.exists(file) and not os.path.isfile(file):
             raise OSError(22, "Not a regular file")
-        os.makedirs(os.path.dirname(file) or ".", exist_ok=True)
+        parent = os.path.dirname(file) or "."
+        if os.path.isfile(parent):
+            raise NotADirectoryError(20, "Not a directory")
+        os.makedirs(parent, exist_ok=True)
         if not os.path.exists(file):
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o644))
             return
