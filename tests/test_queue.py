@@ -124,7 +124,10 @@ def test_each_caller_gets_its_own_answer(store: Store, queue: Queue) -> None:
 
 
 def test_an_error_of_one_request_reaches_its_caller_only(store: Store, queue: Queue) -> None:
-    store.fail = lambda requests: StoreError("spoilt") if any(r.done and r.done.messages[0][0] == "bad" for r in requests) else None
+    def fail(requests: list[Request]) -> StoreError | None:
+        return StoreError("spoilt") if any(r.done and r.done.messages[0][0] == "bad" for r in requests) else None
+
+    store.fail = fail
     store.gate.clear()
     first, _ = in_thread(lambda: send(queue, "a"))
     store.entered.acquire(timeout=PATIENCE_S)
@@ -135,7 +138,8 @@ def test_an_error_of_one_request_reaches_its_caller_only(store: Store, queue: Qu
     for thread in (first, good, bad):
         thread.join(PATIENCE_S)
     assert isinstance(good_found[0], Taken) and str(bad_found[0]) == "spoilt"
-    assert sorted(t.instance for t in store.real.exchange([Request(now(), None, Appetite("o", turns=9))])[0].turns) == ["a", "good"]
+    written = store.real.exchange([Request(now(), None, Appetite("o", turns=9))])[0].turns
+    assert sorted(t.instance for t in written) == ["a", "good"]
 
 
 def test_an_error_that_may_pass_reaches_the_whole_group_and_nothing_is_written(store: Store, queue: Queue) -> None:

@@ -129,7 +129,8 @@ def test_a_newer_schema_that_is_only_in_the_log_is_refused(adopted: Path) -> Non
 
 def test_a_column_that_must_not_be_left_empty_is_refused(adopted: Path) -> None:
     ask(adopted, "DROP TABLE sessions")
-    ask(adopted, "CREATE TABLE sessions (session_id TEXT PRIMARY KEY, worker_id TEXT, locked_until, last_activity_at, z TEXT NOT NULL)")
+    columns = "session_id TEXT PRIMARY KEY, worker_id TEXT, locked_until, last_activity_at, z TEXT NOT NULL"
+    ask(adopted, f"CREATE TABLE sessions ({columns})")
     refused(adopted, "column sessions.z that this duroxide does not know", adopted.parent)
 
 
@@ -167,7 +168,7 @@ def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "file" / "deeper" / "x.db", "Not a directory", tmp_path)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "File name too long"), ("", "No such file or directory"), ("a\0b", "No")])
+@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "File name too long"), ("", "No such file"), ("a\0b", "No such file")])
 def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str) -> None:
     monkeypatch.chdir(tmp_path)
     refused(name, reason, tmp_path)
@@ -256,7 +257,8 @@ def test_a_wrong_option_is_refused_before_anything_is_made(tmp_path: Path, optio
 
 
 @pytest.mark.parametrize(("path", "file"), [
-    ("a b.db", "a b.db"), ("ünï—✓.db", "ünï—✓.db"), ("100%41.db", "100%41.db"), ("a#b.db", "a#b.db"), ("'; drop--.db", "'; drop--.db"),
+    ("a b.db", "a b.db"), ("ünï—✓.db", "ünï—✓.db"), ("100%41.db", "100%41.db"), ("a#b.db", "a#b.db"),
+    ("'; drop--.db", "'; drop--.db"),
     ("-x", "-x"), ("deep/er/x.db", "deep/er/x.db"), ("sqlite:y.db", "y.db"), ("sqlite:y.db?mode=rwc", "y.db"), ("~", "~"),
     ("y.db?mode=rwc", "y.db"),  # the reference opens that file too
 ])  # fmt: skip

@@ -344,8 +344,8 @@ class SqliteProvider:
     def open(path: str, synchronous: str = "full") -> SqliteProvider:
         """Open or create the file `path` (also `sqlite:PATH`, `sqlite:///PATH`, `:memory:`), with its directories.
 
-        `synchronous="full"`: what a call returned from survives a power cut; `"normal"`: a crash of the process, not of the machine.
-        An existing file is adopted. ProviderError, with nothing written, for what cannot be opened: the text names path and reason.
+        `synchronous="full"`: what a call returned from survives a power cut; `"normal"`: a crash of the process only.
+        An existing file is adopted. ProviderError, with nothing written, for what cannot be opened: it names path and reason.
         """
         return SqliteProvider(open_sqlite(path, synchronous=synchronous))
 
