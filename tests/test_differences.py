@@ -14,77 +14,46 @@ from typing import Any
 
 import apsw
 import pytest
+from runtime_rig import PATIENCE_S, Rig, until
 
 import duroxide
 
-PATIENCE_MS = 30_000
+from duroxide.storage.sqlite import open_memory, open_sqlite
 
-
-class Here:
-    """A provider, its client and the runtimes that a test starts on it."""
-
-    def __init__(self, path: str = ":memory:") -> None:
-        self.provider = duroxide.SqliteProvider.open(path, synchronous="normal")
-        self.client = duroxide.Client(self.provider)
-        self.runtimes: list[duroxide.Runtime] = []
-
-    def runtime(self, *functions: Callable[..., Any], **options: Any) -> duroxide.Runtime:
-        """Orchestrations are generator functions of (ctx, input); the rest are activities; each under its name."""
-        runtime = duroxide.Runtime(self.provider, duroxide.RuntimeOptions(dispatcher_poll_interval_ms=5, **options))
-        runtime.register_activity("echo", lambda ctx, value: value)
-        for function in functions:
-            register = runtime.register_activity if function.__name__.startswith("do_") else runtime.register_orchestration
-            register(function.__name__, function)
-        runtime.start()
-        self.runtimes.append(runtime)
-        return runtime
-
-    def run(self, function: Callable[..., Any], input: Any = None) -> Any:
-        self.client.start_orchestration("i", function.__name__, input)
-        return self.client.wait_for_orchestration("i", PATIENCE_MS)
-
-    def close(self) -> None:
-        for runtime in self.runtimes:
-            runtime.shutdown()
-        self.provider.close()
+PATIENCE_MS = int(PATIENCE_S * 1000)
 
 
 @pytest.fixture
-def here() -> Iterator[Here]:
-    made = Here()
+def here() -> Iterator[Rig]:
+    made = Rig(open_memory())
     yield made
     made.close()
+    made.native.close()
 
 
 @pytest.fixture
-def on_file(tmp_path: Path) -> Iterator[Here]:
-    made = Here(str(tmp_path / "here.db"))
+def on_file(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(open_sqlite(str(tmp_path / "here.db"), synchronous="normal"))
     yield made
     made.close()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_MS / 1000
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.002)
+    made.native.close()
 
 
 # ── tasks ──
 
 
 @pytest.mark.parametrize("members", [31, 101, 10_000])
-def test_all_and_race_have_no_cliff(here: Here, members: int) -> None:
+def test_all_and_race_have_no_cliff(here: Rig, members: int) -> None:
     def wide(ctx: Any, n: int) -> Any:
         found = yield ctx.all_typed([ctx.schedule_activity("echo", k) for k in range(n)])
         first = yield ctx.race(*[ctx.wait_for_event(f"never{k}") for k in range(n - 1)], ctx.schedule_activity("echo", "won"))
         return [found == list(range(n)), first]
 
     here.runtime(wide)
-    assert here.run(wide, members).output == [True, {"index": members - 1, "value": "won"}]
+    assert here.run("i", "wide", members).output == [True, {"index": members - 1, "value": "won"}]
 
 
-def test_finally_runs_once_and_the_code_once(here: Here) -> None:
+def test_finally_runs_once_and_the_code_once(here: Rig) -> None:
     ran: list[str] = []
 
     def careful(ctx: Any, _: Any) -> Any:
@@ -96,10 +65,10 @@ def test_finally_runs_once_and_the_code_once(here: Here) -> None:
             ran.append("ended")
 
     here.runtime(careful)
-    assert here.run(careful).status == "Completed" and ran == ["began", "ended"]
+    assert here.run("i", "careful").status == "Completed" and ran == ["began", "ended"]
 
 
-def test_guid_and_time_need_no_worker(here: Here) -> None:
+def test_guid_and_time_need_no_worker(here: Rig) -> None:
     def ask(ctx: Any, _: Any) -> Any:
         guid = yield ctx.new_guid()
         now = yield ctx.utc_now()
@@ -107,11 +76,11 @@ def test_guid_and_time_need_no_worker(here: Here) -> None:
 
     here.runtime(ask, worker_tag_filter=duroxide.TagFilter.NONE)
     before = int(time.time() * 1000)
-    length, now = here.run(ask).output
+    length, now = here.run("i", "ask").output
     assert length == 36 and before <= now <= int(time.time() * 1000)
 
 
-def test_errors_are_classes_with_the_references_text(here: Here) -> None:
+def test_errors_are_classes_with_the_references_text(here: Rig) -> None:
     def do_fail(ctx: Any, _: Any) -> None:
         raise ValueError("zz")
 
@@ -122,11 +91,11 @@ def test_errors_are_classes_with_the_references_text(here: Here) -> None:
             return [str(error), list(error.args), error.activity, error.error_type]
 
     text = "Activity 'do_fail' call failed: ValueError: zz"
-    here.runtime(caught, do_fail)
-    assert here.run(caught).output == [text, [text], "do_fail", "ValueError"]
+    here.runtime(caught, activities={"do_fail": do_fail})
+    assert here.run("i", "caught").output == [text, [text], "do_fail", "ValueError"]
 
 
-def test_a_retry_that_runs_out_of_time_is_a_timeout_error(here: Here) -> None:
+def test_a_retry_that_runs_out_of_time_is_a_timeout_error(here: Rig) -> None:
     gate = threading.Event()
 
     def do_hang(ctx: Any, _: Any) -> None:
@@ -138,14 +107,14 @@ def test_a_retry_that_runs_out_of_time_is_a_timeout_error(here: Here) -> None:
         except TimeoutError as error:
             return [str(error), isinstance(error, duroxide.ActivityError)]
 
-    here.runtime(late, do_hang)
+    here.runtime(late, activities={"do_hang": do_hang})
     try:
-        assert here.run(late).output == ["timeout: activity timed out", True]
+        assert here.run("i", "late").output == ["timeout: activity timed out", True]
     finally:
         gate.set()
 
 
-def test_a_failed_instance_raises_the_class_of_its_failure(here: Here) -> None:
+def test_a_failed_instance_raises_the_class_of_its_failure(here: Rig) -> None:
     def broken(ctx: Any, _: Any) -> Any:
         yield ctx.schedule_activity("echo")
         raise KeyError("gone")
@@ -160,7 +129,7 @@ def test_a_failed_instance_raises_the_class_of_its_failure(here: Here) -> None:
 # ── runtimes ──
 
 
-def test_two_runtimes_may_give_one_name_two_meanings(here: Here, tmp_path: Path) -> None:
+def test_two_runtimes_may_give_one_name_two_meanings(here: Rig) -> None:
     def named(word: str) -> Callable[..., Any]:
         def same(ctx: Any, _: Any) -> Any:
             yield ctx.schedule_timer(1)
@@ -168,16 +137,33 @@ def test_two_runtimes_may_give_one_name_two_meanings(here: Here, tmp_path: Path)
 
         return same
 
-    there = Here(str(tmp_path / "there.db"))
+    there = Rig(open_memory())
     try:
         here.runtime(named("here"))
         there.runtime(named("there"))
-        assert [here.run(named("")).output, there.run(named("")).output] == ["here", "there"]
+        assert [here.run("i", "same").output, there.run("i", "same").output] == ["here", "there"]
     finally:
         there.close()
+        there.native.close()
 
 
-def test_metrics_count_each_thing_once(here: Here) -> None:
+def test_children_run_on_when_their_parent_has_failed(here: Rig) -> None:
+    def child(ctx: Any, _: Any) -> Any:
+        return (yield ctx.wait_for_event("go"))
+
+    def parent(ctx: Any, _: Any) -> Any:
+        yield ctx.all([ctx.schedule_sub_orchestration_with_id("child", "c"), ctx.schedule_activity("nobody has it")])
+
+    here.runtime(parent, child, max_attempts=1)
+    here.client.start_orchestration("p", "parent")
+    until(lambda: here.client.get_status("p").status == "Failed", lambda: here.clock.skip(0.5))
+    assert here.client.get_status("c").status == "Running"
+    until(lambda: "ExternalSubscribed" in here.kinds("c"))
+    here.client.raise_event("c", "go", "still here")
+    assert here.wait("c").output == "still here"
+
+
+def test_metrics_count_each_thing_once(here: Rig) -> None:
     def do_fail(ctx: Any, _: Any) -> None:
         raise ValueError
 
@@ -188,7 +174,7 @@ def test_metrics_count_each_thing_once(here: Here) -> None:
     def fails(ctx: Any, _: Any) -> Any:
         yield ctx.schedule_activity("do_fail")
 
-    runtime = here.runtime(works, fails, do_fail)
+    runtime = here.runtime(works, fails, activities={"do_fail": do_fail})
     here.client.start_orchestrations([("w", "works"), ("f", "fails")])
     for instance in ("w", "f"):
         here.client.wait_for_orchestration(instance, PATIENCE_MS)
@@ -202,7 +188,7 @@ def test_metrics_count_each_thing_once(here: Here) -> None:
     assert counted() == (2, 1, 1, 2, 1)
 
 
-def test_bad_options_are_ordinary_errors(here: Here) -> None:
+def test_bad_options_are_ordinary_errors(here: Rig) -> None:
     runtime = duroxide.Runtime(here.provider, duroxide.RuntimeOptions(worker_tag_filter=duroxide.TagFilter.tags([])))
     with pytest.raises(ValueError, match="requires at least one tag"):
         runtime.start()
@@ -214,7 +200,7 @@ def test_bad_options_are_ordinary_errors(here: Here) -> None:
 # ── what is stored and shown ──
 
 
-def test_times_are_real_and_absent_while_running(here: Here) -> None:
+def test_times_are_real_and_absent_while_running(here: Rig) -> None:
     def parked(ctx: Any, _: Any) -> Any:
         return (yield ctx.wait_for_event("go"))
 
@@ -232,7 +218,7 @@ def test_times_are_real_and_absent_while_running(here: Here) -> None:
     assert ended is not None and ended > before
 
 
-def test_deleting_an_instance_ends_the_sessions_of_its_open_work(on_file: Here, tmp_path: Path) -> None:
+def test_deleting_an_instance_ends_the_sessions_of_its_open_work(on_file: Rig, tmp_path: Path) -> None:
     began, gate = threading.Event(), threading.Event()
 
     def do_block(ctx: Any, _: Any) -> None:
@@ -245,7 +231,7 @@ def test_deleting_an_instance_ends_the_sessions_of_its_open_work(on_file: Here, 
     def sessions() -> list[Any]:
         return reader.execute("SELECT session_id FROM sessions").fetchall()
 
-    on_file.runtime(pinned, do_block)
+    on_file.runtime(pinned, activities={"do_block": do_block})
     reader = apsw.Connection(str(tmp_path / "here.db"))
     on_file.client.start_orchestration("i", "pinned")
     assert began.wait(PATIENCE_MS / 1000) and sessions() == [("s-1",)]
@@ -296,10 +282,10 @@ def test_many_writers_on_one_file_hear_of_no_lock(tmp_path: Path) -> None:
     def two(ctx: Any, n: int) -> Any:
         return (yield ctx.all_typed([ctx.schedule_activity("echo", n), ctx.schedule_activity("echo", n)]))
 
-    sides = [Here(str(tmp_path / "shared.db")) for _ in range(2)]
+    sides = [Rig(open_sqlite(str(tmp_path / "shared.db"), synchronous="normal")) for _ in range(2)]
     errors: list[BaseException] = []
 
-    def play(side: Here, number: int) -> None:
+    def play(side: Rig, number: int) -> None:
         try:
             for n in range(25):
                 side.client.start_orchestration(f"i{number}-{n}", "two", n)
@@ -320,6 +306,7 @@ def test_many_writers_on_one_file_hear_of_no_lock(tmp_path: Path) -> None:
     finally:
         for side in sides:
             side.close()
+            side.native.close()
 
 
 HOLDER = """
@@ -341,7 +328,7 @@ HOLDER = """
 """
 
 
-def test_the_leases_of_a_killed_process_are_not_waited_for(on_file: Here, tmp_path: Path) -> None:
+def test_the_leases_of_a_killed_process_are_not_waited_for(on_file: Rig, tmp_path: Path) -> None:
     """They have an hour to run when their holder is killed."""
 
     def do_hold(ctx: Any, _: Any) -> str:
@@ -355,7 +342,7 @@ def test_the_leases_of_a_killed_process_are_not_waited_for(on_file: Here, tmp_pa
     )
     try:
         assert holder.stdout is not None and holder.stdout.readline().strip() == b"held"
-        on_file.runtime(flow, do_hold)
+        on_file.runtime(flow, activities={"do_hold": do_hold})
         with pytest.raises(TimeoutError):
             on_file.client.wait_for_orchestration("i", 700)  # never from a living one
         holder.kill()
