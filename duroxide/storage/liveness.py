@@ -1,4 +1,5 @@
-"""Which owners of leases are alive: each keeps a file beside the database locked; the lock ends with its process, however it ends.
+"""Which owners of leases are alive: each keeps a file beside the database locked; the lock ends with its process, however that
+ends.
 
 Owns those files and nothing of the database. POSIX record locks belong to a process and drop when *any* descriptor of the file is
 closed in it, so a process never opens the file of an owner of its own; a forked child is no owner.
@@ -24,6 +25,8 @@ else:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+TRIES = 100  # where nothing can be locked at all there is no end to trying
+
 _own: dict[str, int] = {}  # path -> locked descriptor
 _guard = threading.Lock()
 
@@ -48,26 +51,32 @@ class Owners:
     def announce(self, owner: str) -> Callable[[], None]:
         """Hold the file of `owner` locked until the returned function is called. OSError if that cannot be."""
         path = os.path.join(self.directory, owner)
-        while True:
-            os.makedirs(self.directory, exist_ok=True)
+        failure: OSError | None = None
+        for _ in range(TRIES):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.directory)
             try:
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-            except FileNotFoundError:
-                continue  # the directory went between the two calls
-            with _guard:
-                _own[path] = descriptor
-            with contextlib.suppress(OSError):
+                with _guard:  # in one step: a file that is not in `_own` is taken for somebody else's
+                    descriptor = _own[path] = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+            except FileNotFoundError as error:
+                failure = error
+                continue  # the last one out took the directory away between the two calls
+            try:
                 _lock(descriptor)
                 if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
                     return lambda: self._withdraw(path)
+            except OSError as error:
+                failure = error
             self._withdraw(path)  # somebody took the unlocked file for a dead owner's
+        raise failure or OSError(f"{path} is taken away each time")
 
     def _withdraw(self, path: str) -> None:
         with _guard:
             descriptor = _own.pop(path, None)
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
         if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
             os.close(descriptor)
             with contextlib.suppress(OSError):
                 os.rmdir(self.directory)  # only the last one out succeeds
