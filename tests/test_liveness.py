@@ -188,7 +188,7 @@ def test_a_dead_owner_is_for_one_finder_only_and_stays_if_that_fails(
     owners: Owners, tmp_path: Path, process: Callable[..., subprocess.Popen[str]]
 ) -> None:
     end(process(ANNOUNCE, str(tmp_path / "x.db"), "theirs"), "kill")
-    take = "from duroxide.storage.liveness import Owners\nfound = Owners(sys.argv[1]).dead()\nassert found.__enter__() == ['theirs']"
+    take = "from duroxide.storage.liveness import Owners\nd = Owners(sys.argv[1]).dead()\nassert d.__enter__() == ['theirs']"
     finder = process(take, str(tmp_path / "x.db"))
     assert dead(owners) == [], "somebody else is at it"
     end(finder, "kill")
