@@ -1,35 +1,42 @@
-"""Durable execution inside a Python process: the public names. Start with `SqliteProvider`, `Runtime` and `Client`."""
+"""Durable execution inside a Python process: the public names. Start with `SqliteProvider`, `Runtime` and `Client`.
+
+`__all__` is the reference's to the letter; what is public beside it is imported `as` itself, which is how type checkers are told.
+"""
 
 from duroxide._duroxide import (
-    PyClient,
-    PyPostgresEntraOptions,
-    PyPostgresProvider,
-    PyRuntime,
-    PySqliteProvider,
-    activity_is_cancelled,
-    activity_tag,
-    activity_trace_log,
-    orchestration_get_custom_status,
-    orchestration_reset_custom_status,
-    orchestration_set_custom_status,
-    orchestration_trace_log,
+    PyClient as PyClient,
+    PyPostgresEntraOptions as PyPostgresEntraOptions,
+    PyPostgresProvider as PyPostgresProvider,
+    PyRuntime as PyRuntime,
+    PySqliteProvider as PySqliteProvider,
+    activity_is_cancelled as activity_is_cancelled,
+    activity_tag as activity_tag,
+    activity_trace_log as activity_trace_log,
+    orchestration_get_custom_status as orchestration_get_custom_status,
+    orchestration_reset_custom_status as orchestration_reset_custom_status,
+    orchestration_set_custom_status as orchestration_set_custom_status,
+    orchestration_trace_log as orchestration_trace_log,
 )
 from duroxide.client import Client
 from duroxide.context import ActivityContext, OrchestrationContext, ScheduledTask
-from duroxide.driver import create_generator, dispose_generator, next_step
+from duroxide.driver import (
+    create_generator as create_generator,
+    dispose_generator as dispose_generator,
+    next_step as next_step,
+)
 from duroxide.errors import (
-    ActivityError,
-    ActivityTimeout,
-    Cancelled,
-    DuroxideError,
-    NondeterminismError,
-    NotFound,
-    OperationTimeout,
-    OptionError,
-    OrchestrationFailed,
-    PoisonError,
-    ProviderError,
-    SubOrchestrationError,
+    ActivityError as ActivityError,
+    ActivityTimeout as ActivityTimeout,
+    Cancelled as Cancelled,
+    DuroxideError as DuroxideError,
+    NondeterminismError as NondeterminismError,
+    NotFound as NotFound,
+    OperationTimeout as OperationTimeout,
+    OptionError as OptionError,
+    OrchestrationFailed as OrchestrationFailed,
+    PoisonError as PoisonError,
+    ProviderError as ProviderError,
+    SubOrchestrationError as SubOrchestrationError,
 )
 from duroxide.options import (
     MAX_KV_KEYS,
