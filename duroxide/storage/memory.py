@@ -363,7 +363,7 @@ class MemoryStore(MemoryAdmin):
     def _claim_instance(self, instance: str, appetite: Appetite, now: int, taken: Taken) -> None:
         state = self._state
         held = state.leases.get(instance)
-        if held is not None and not held[0].startswith(f"lock_{appetite.owner}:"):
+        if held is not None and held[0].rpartition(":")[0] != f"lock_{appetite.owner}":
             return
         found = state.instances.get(instance)
         execution = found.executions.get(found.current) if found is not None else None

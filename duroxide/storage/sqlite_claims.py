@@ -80,6 +80,8 @@ def _claim_routed(tx: Statements, appetite: Appetite, now: int, taken: Taken) ->
             return
         instance, token = found
         at = token + "\0"
+        if not _owns(appetite.owner, token):
+            continue
         if tx.lease_live(instance, token, now):
             _claim_instance(tx, appetite, now, taken, instance, token)
         else:
@@ -95,7 +97,7 @@ def _claim_ready(tx: Statements, appetite: Appetite, now: int, taken: Taken) -> 
         row_id, visible_at, instance, token, until, _ = found
         at = (visible_at, row_id)
         live = token is not None and until > now
-        if live and not token.startswith(f"lock_{appetite.owner}:"):
+        if live and not _owns(appetite.owner, token):
             tx.run("message_route", token, until, row_id)  # left to that lease's holder: nobody passes over it again
             continue
         if token is not None and not live:
@@ -110,13 +112,19 @@ def _look(tx: Statements, appetite: Appetite, now: int, at: tuple[int, int]) -> 
         for row in rows:
             token, until, pin = row[3:]
             if token is not None and until > now:
-                if ":" in token or token.startswith(f"lock_{appetite.owner}:"):
+                if ":" in token:
                     return row
             elif _fits(appetite, pin):
                 return row
         return None
     finally:
         rows.close()  # type: ignore[attr-defined]
+
+
+def _owns(owner: str, token: str) -> bool:
+    """Only digits follow the colon, or "a" would own the leases of "a:1"."""
+    head = f"lock_{owner}:"
+    return token.startswith(head) and token[len(head) :].isdecimal()
 
 
 def _fits(appetite: Appetite, pin: int | None) -> bool:
@@ -169,15 +177,16 @@ def claim_work(tx: Statements, appetite: Appetite, now: int, taken: Taken) -> No
         return
     if appetite.sweep:
         tx.run("work_expire", now, SWEEP_LIMIT)
-    _hunt(tx, appetite, now, taken)
+    opened: set[str] = set()
+    _hunt(tx, appetite, now, taken, opened)
     if not appetite.sweep and len(taken.work) < appetite.work and tx.run("work_expire", now, SWEEP_LIMIT):
-        _hunt(tx, appetite, now, taken)
+        _hunt(tx, appetite, now, taken, opened)
     if appetite.sweep:
         found = tx.row("work_lease_next", now)
         come_due(taken, found[0] if found else None)
 
 
-def _hunt(tx: Statements, appetite: Appetite, now: int, taken: Taken) -> None:
+def _hunt(tx: Statements, appetite: Appetite, now: int, taken: Taken, opened: set[str]) -> None:
     found: list[tuple[int, int, str | None]] = []
     for tag in _tags(tx, appetite):
         found += [(at, row_id, None) for row_id, at in tx.rows("work_ready", tag, now, appetite.work)]
@@ -185,7 +194,6 @@ def _hunt(tx: Statements, appetite: Appetite, now: int, taken: Taken) -> None:
         come_due(taken, coming[0] if coming else None)
     if appetite.session_owner is not None:
         found += _of_sessions(tx, appetite, now, taken)
-    opened: set[str] = set()
     for _, row_id, session in sorted(found, key=lambda c: c[:2]):
         if len(taken.work) >= appetite.work:
             return

@@ -76,7 +76,7 @@ class Transaction:
         return self.connection.changes()
 
     def token(self, owner: str) -> str:
-        return f"lock_{owner}:{next(self._tokens):x}"
+        return f"lock_{owner}:{next(self._tokens)}"
 
     # ── what several steps ask ───────────────────────────────────────────────────────────────────────────────
 

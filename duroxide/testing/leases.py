@@ -155,6 +155,18 @@ def owner_of_a_kept_lease_gets_later_messages_under_it(w: World) -> None:
     assert (more.lease, len(more.messages), more.last_event_id) == (claim.lease, 1, 1)
 
 
+@case()
+def owners_whose_names_begin_alike_do_not_share_leases(w: World) -> None:
+    w.start("i", "j")
+    for owner in ("a:1", "ab"):
+        [claim] = w.claim(owner, turns=1)
+        assert w.commit(w.turn(claim, keep=True)) == [OK]
+    w.send("i")
+    w.send("j")
+    assert not w.claim("a")
+    assert [claim.instance for owner in ("a:1", "ab", "a") for claim in w.claim(owner)] == ["i", "j"]
+
+
 @case(15)
 def lease_on_one_instance_blocks_no_other(w: World) -> None:
     w.start("i")

@@ -101,6 +101,17 @@ def no_more_sessions_are_claimed_than_there_is_room(w: World) -> None:
     assert take(w, "b", room=0) == []
 
 
+@case()
+def room_counts_sessions_whose_work_was_leased_too(w: World) -> None:
+    """Also for who asks for fresh work first and for what ended leases held only then."""
+    queue(w, "s", "t")
+    take(w, "gone")
+    w.later(WORK_LEASE_MS)
+    queue(w, "u", instance="j")
+    taken = take(w, "a", room=1, sweep=False)
+    assert len(taken) == 1 and renewed(w, "a") == 1
+
+
 @case(80)
 def sessions_in_use_are_renewed(w: World) -> None:
     queue(w, "s", "s")
