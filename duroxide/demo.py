@@ -5,6 +5,7 @@ Owns its workflow, the worker process and what the terminal shows. Uses nothing 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -126,9 +127,37 @@ class Screen:
             self._open = False
 
 
-def _worker(db: str, ledger: str) -> subprocess.Popen[bytes]:
-    code = "import sys; from duroxide.demo import work; work(sys.argv[1], sys.argv[2])"
-    return subprocess.Popen([sys.executable, "-c", code, db, ledger], stdin=subprocess.PIPE)
+class Worker:
+    """The worker process, under its number; killed and started again as often as the show wants."""
+
+    def __init__(self, db: str, ledger: str) -> None:
+        code = "import sys; from duroxide.demo import work; work(sys.argv[1], sys.argv[2])"
+        self._command = [sys.executable, "-c", code, db, ledger]
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # In a session of its own: a Ctrl-C on the terminal is for the demo, which then ends it.
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def again(self) -> None:
+        self._process = self._start()
+
+    def end(self) -> None:
+        """Let it shut down; kill it if it does not."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(3.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
 
 def run(db: str | None = None) -> int:
@@ -142,24 +171,31 @@ def run(db: str | None = None) -> int:
 def _play(db: str) -> int:
     screen = Screen()
     provider = SqliteProvider.open(db)
+    try:
+        return _show(provider, db, screen)
+    finally:
+        provider.close()
+
+
+def _show(provider: SqliteProvider, db: str, screen: Screen) -> int:
     client = Client(provider)
     instance = f"order-{time.time_ns() // 1_000_000}"
     ledger = Ledger(f"{db}.{instance}.ledger")
     screen.line(f"store: {provider.name} at {db}")
     client.start_orchestration(instance, "fulfil", 7)
     screen.line(f"started {instance}: it is on disk, nobody works on it yet")
-    worker = _worker(db, ledger.path)
-    screen.line(f"worker process {worker.pid} started")
+    worker = Worker(db, ledger.path)
     try:
-        worker, killed = _watch(client, instance, worker, (db, ledger.path), screen)
-        result = client.wait_for_orchestration(instance, 5_000)
+        screen.line(f"worker process {worker.pid} started")
+        killed = _watch(client, instance, worker, screen)
+        with contextlib.suppress(TimeoutError):
+            client.wait_for_orchestration(instance, 5_000)
+        result, ran = client.get_status(instance), ledger.counts()
     finally:
-        worker.kill()
-        worker.wait()
+        worker.end()
+        Path(ledger.path).unlink(missing_ok=True)
     _table(client, instance, screen)
-    _accounts(ledger.counts(), screen)
-    provider.close()
-    os.unlink(ledger.path)
+    _accounts(ran, screen)
     if result.output != EXPECTED or killed != 2:
         screen.line(f"WRONG: {result.status} {result.error or result.output!r}, expected {EXPECTED!r}")
         return 1
@@ -167,10 +203,9 @@ def _play(db: str) -> int:
     return 0
 
 
-def _watch(
-    client: Client, instance: str, worker: subprocess.Popen[bytes], files: tuple[str, str], screen: Screen
-) -> tuple[subprocess.Popen[bytes], int]:
-    """Show each status; kill the worker while it waits for the bank and again while it ships; approve when asked."""
+def _watch(client: Client, instance: str, worker: Worker, screen: Screen) -> int:
+    """Show each status; kill the worker while it waits for the bank and again while it ships; approve when asked.
+    Returns how often it was killed."""
     seen, kills, deadline = "", {"waiting for the bank", "shipping"}, time.monotonic() + TIMEOUT_S
     killed = 0
     while seen != "done" and time.monotonic() < deadline:
@@ -179,7 +214,7 @@ def _watch(
         if now.status == "Failed":
             break
         if status == seen:
-            screen.live(f"{status} ...")
+            screen.live(f"{status or 'waiting for the worker'} ...")
             time.sleep(0.02)
             continue
         seen = status
@@ -190,12 +225,11 @@ def _watch(
         if status in kills:
             time.sleep(0.35)
             worker.kill()
-            worker.wait()
             killed += 1
             screen.line(f"worker {worker.pid} killed (SIGKILL)")
-            worker = _worker(*files)
+            worker.again()
             screen.line(f"worker process {worker.pid} started: it goes on from the file")
-    return worker, killed
+    return killed
 
 
 def _table(client: Client, instance: str, screen: Screen) -> None:

@@ -93,7 +93,8 @@ def test_a_wheel_has_what_it_should(built: tuple[Path, Path]) -> None:
 
 @pytest.mark.soak
 def test_an_sdist_has_what_a_build_needs(built: tuple[Path, Path]) -> None:
-    names = {Path(*Path(name).parts[1:]) for name in tarfile.open(built[0]).getnames()}
+    with tarfile.open(built[0]) as sdist:
+        names = {Path(*Path(name).parts[1:]) for name in sdist.getnames()}
     needed = [p.relative_to(ROOT) for d in ("duroxide", "csrc") for p in (ROOT / d).rglob("*")]
     needed = [p for p in needed if p.suffix in (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".typed")]
     assert {*needed, Path("setup.py"), Path("pyproject.toml"), Path("LICENSE"), Path("README.md"), Path("CHANGELOG.md")} <= names
