@@ -96,13 +96,18 @@ class Holdings:
 
     def claimed(self, claim: ClaimedTurn, execution: Execution | None) -> None:
         """A claim arrived: a new lease, or more messages for one that we hold."""
+        ended = None
         with self.lock:
             lease = self.leases.get(claim.instance)
             if lease is not None and lease.token == claim.lease:
                 lease.messages.extend(claim.messages)
             else:
+                if lease is not None:  # it had ended without our noticing
+                    ended = self._drop(lease)
                 lease = self.leases[claim.instance] = Lease(claim.instance, claim.lease, claim, execution)
             self._settle(lease)
+        if ended is not None:
+            ended.close()
 
     def holds(self, instance: str, token: str) -> bool:
         lease = self.leases.get(instance)
@@ -145,12 +150,20 @@ class Holdings:
     def lost(self, lease: Lease) -> None:
         """Somebody else has it, or its state is not what the store has: forget it. Running code goes on and is not committed."""
         with self.lock:
-            if self.leases.get(lease.instance) is lease:
-                del self.leases[lease.instance]
+            # One that was released meanwhile is not ours to touch: its execution may be cached by now.
+            execution = self._drop(lease) if self.leases.get(lease.instance) is lease else None
             self._disown(lease)
-            execution, lease.execution = (None, lease.execution) if lease.state == RUNNING else (lease.execution, None)
         if execution is not None:
             execution.close()
+
+    def _drop(self, lease: Lease) -> Execution | None:
+        """Under the lock: no longer held. Returns the execution that nobody uses now, to be closed."""
+        del self.leases[lease.instance]
+        self._disown(lease)
+        if lease.state == RUNNING:
+            return None
+        execution, lease.execution = lease.execution, None
+        return execution
 
     def _disown(self, lease: Lease) -> None:
         """Under the lock: results that came for it go to the store."""
@@ -211,14 +224,19 @@ class Holdings:
             job.lease = None
 
     def cancel(self, keys: list[tuple[str, int, int]]) -> None:
-        """The rows of these activities are gone: tell those that run here."""
-        if not self.jobs:
+        """The rows of these activities are gone: tell those that run here, forget what came of them."""
+        if not self.leases and not self.jobs:
             return
         with self.lock:
             for key in keys:
                 job = self.jobs.get(key)
                 if job is not None:
                     job.cancelled = True
+            gone = set(keys)
+            for instance in {key[0] for key in keys}:
+                lease = self.leases.get(instance)
+                if lease is not None and lease.results:
+                    lease.results = [r for r in lease.results if (r.instance, r.execution_id, r.activity_id) not in gone]
 
     def owed(self) -> tuple[list[WorkDone], list[WorkBack], list[TurnBack], list[Lease]]:
         """What the next exchange must hand in beside turns."""

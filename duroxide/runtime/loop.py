@@ -49,6 +49,8 @@ class Loop(threading.Thread):
             except Exception:
                 log.exception("turn thread: unexpected error; it goes on")
                 engine.clock.wait(engine.stopping, 0.1)
+        if engine.stopped.is_set():  # it was too slow for the shutdown: what it still holds goes back now
+            engine.leave()
 
     def step(self) -> None:
         """Run what is ready, hand it in, take more; sleeps in the queue when there is nothing."""
@@ -126,8 +128,9 @@ class Loop(threading.Thread):
         engine = self.engine
         mode, tags = engine.tag_filter
         sessions = engine.sessions()
+        turns, work = (0, 0) if engine.stopping.is_set() else (TURNS if engine.turn_threads else 0, max(0, engine.room()))
         return Appetite(
-            engine.owner, TURNS if engine.turn_threads else 0, max(0, engine.room()), engine.lease_ms, engine.work_lease_ms, mode, tags, engine.session_owner,
+            engine.owner, turns, work, engine.lease_ms, engine.work_lease_ms, mode, tags, engine.session_owner,
             engine.session_lock_ms, max(0, engine.max_sessions - len(sessions)), sessions, VERSIONS,
         )  # fmt: skip
 

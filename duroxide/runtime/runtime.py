@@ -22,7 +22,7 @@ from duroxide.registry import Registry
 from duroxide.results import MetricsSnapshot
 from duroxide.runtime.clock import Clock
 from duroxide.runtime.leases import Holdings, Keeper
-from duroxide.runtime.loop import Loop
+from duroxide.runtime.loop import RETRIES_S, Loop
 from duroxide.runtime.workers import Workers
 from duroxide.storage._queue import Queue
 from duroxide.storage.base import Done, Provider, Request, StoreError, TurnBack, WorkBack
@@ -160,12 +160,12 @@ class Engine:
             loop.join(max(0.05, min(1.0, deadline - self.clock.monotonic())))
         self.stopped.set()
         self.workers.stop()
-        self._leave()
+        self.leave()
         self.queue.forget(self.owner)
         self._withdraw()
         self.cache.clear()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """The last exchange: results in, everything else free."""
         done = Done()
         holdings = self.holdings
@@ -175,17 +175,26 @@ class Engine:
             holdings.jobs.clear()
             for lease in leases:
                 holdings.results += [holdings.orphan(result) for result in lease.consumed + lease.results]
-        done.work, done.work_backs, done.turn_backs, _ = holdings.owed()
+        done.work, done.work_backs, done.turn_backs, releases = holdings.owed()
         done.work_backs += [WorkBack(job.row_id, job.token, 0, True) for job in jobs if not job.cancelled]
         done.turn_backs += [TurnBack(lease.token, lease.instance, 0, True) for lease in leases]
-        try:
-            if done.work or done.work_backs or done.turn_backs:
-                self.queue.submit(Request(self.clock.now(), done))
-        except StoreError as error:
-            log.warning("shutting down: leases could not be given back, they end by themselves: %s", error)
-        for lease in leases:
+        if done.work or done.work_backs or done.turn_backs:
+            self._hand_in(done)
+        for lease in leases + releases:
             if lease.execution is not None:
                 lease.execution.close()
+
+    def _hand_in(self, done: Done) -> None:
+        """Again after errors that may pass: nobody will do it later."""
+        for delay in (*RETRIES_S, None):
+            try:
+                self.queue.submit(Request(self.clock.now(), done))
+                return
+            except StoreError as error:
+                if delay is None or not error.retryable:
+                    log.warning("shutting down: leases could not be given back, they end by themselves: %s", error)
+                    return
+                self.clock.wait(threading.Event(), delay)
 
 
 class Runtime:

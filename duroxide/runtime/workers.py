@@ -16,7 +16,6 @@ from duroxide.context import ActivityContext
 from duroxide.engine._codec import clean, dumps, read
 from duroxide.events import SYSCALL, activity_poison, application_failure
 from duroxide.runtime.leases import Job
-from duroxide.storage.base import StoreError
 
 if TYPE_CHECKING:
     from duroxide.runtime.runtime import Engine

@@ -1,0 +1,190 @@
+"""`Holdings` alone: who gets a result, what happens to a lease in each of its states, and that nothing is owed twice or never."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from duroxide.runtime.leases import IDLE, READY, RUNNING, Holdings, Job, Lease
+from duroxide.storage.base import ClaimedTurn
+
+
+class Live:
+    """Stands for an execution: counts how often it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def claim(token: str = "lock_o:1", instance: str = "i", messages: int = 1) -> ClaimedTurn:
+    return ClaimedTurn(instance, token, [(n, "{}", 1) for n in range(messages)], 1, 1, 1, "o", "1.0.0", "Running")
+
+
+def job(activity: int, instance: str = "i", session: str | None = None) -> Job:
+    made = Job(activity, f"lock_o:h{activity}", 1, "{}", "o", "1.0.0")
+    made.instance, made.execution_id, made.activity_id, made.name, made.input = instance, 1, activity, "a", "null"
+    made.session_id = session
+    return made
+
+
+@pytest.fixture
+def holdings() -> Holdings:
+    return Holdings()
+
+
+def running(holdings: Holdings, *jobs: Job) -> Lease:
+    """A lease whose turn runs, with these activities held for it."""
+    holdings.claimed(claim(), None)
+    [lease] = holdings.next_ready(1)
+    lease.claim = None
+    holdings.hold(list(jobs))
+    return lease
+
+
+def idle(holdings: Holdings, *jobs: Job) -> Lease:
+    lease = running(holdings, *jobs)
+    assert holdings.ran(lease, True)
+    return lease
+
+
+def owed(holdings: Holdings) -> tuple[list[int], list[int], list[str]]:
+    """(rows of results, rows given back, released tokens); asked a second time there is nothing."""
+    work, backs, turn_backs, _ = holdings.owed()
+    assert holdings.owed() == ([], [], [], [])
+    return [w.row_id for w in work], [b.row_id for b in backs], [t.lease for t in turn_backs]
+
+
+def test_a_claim_is_ready_once_however_many_messages_follow(holdings: Holdings) -> None:
+    holdings.claimed(claim(), None)
+    holdings.claimed(claim(messages=2), None)
+    [lease] = holdings.next_ready(9)
+    assert (lease.state, len(lease.messages), holdings.next_ready(9)) == (RUNNING, 2, [])
+    holdings.claimed(claim(), None)
+    assert holdings.next_ready(9) == [], "never twice at once"
+    lease.messages, lease.claim = [], None
+    holdings.claimed(claim(), None)
+    assert holdings.ran(lease, True) and holdings.next_ready(9) == [lease]
+
+
+def test_a_result_goes_into_the_inbox_while_the_lease_is_held(holdings: Holdings) -> None:
+    first, second = job(1), job(2)
+    lease = idle(holdings, first, second)
+    assert (lease.state, lease.in_flight) == (IDLE, 2)
+    holdings.finished(first, True, "1")
+    assert (lease.state, lease.in_flight, [r.row_id for r in lease.results]) == (READY, 1, [1])
+    assert owed(holdings) == ([], [], [])
+
+
+def test_a_result_for_a_lease_just_released_goes_to_the_store(holdings: Holdings) -> None:
+    late = job(1)
+    lease = running(holdings, late)
+    assert not holdings.ran(lease, False), "the commit said: parked"
+    holdings.finished(late, True, "1")
+    assert owed(holdings) == ([1], [], []) and not holdings.leases and not holdings.jobs
+
+
+def test_a_result_that_came_while_the_turn_was_parked_goes_to_the_store(holdings: Holdings) -> None:
+    late = job(1)
+    lease = running(holdings, late)
+    holdings.finished(late, False, "{}")
+    assert lease.state == RUNNING
+    holdings.ran(lease, False)
+    assert owed(holdings) == ([1], [], [])
+
+
+def test_a_lease_with_nothing_in_flight_is_released(holdings: Holdings) -> None:
+    idle(holdings)
+    assert owed(holdings) == ([], [], ["lock_o:1"]) and not holdings.leases
+
+
+def test_a_lease_whose_work_was_given_back_is_released(holdings: Holdings) -> None:
+    late = job(1)
+    idle(holdings, late)
+    holdings.give_back([late])
+    assert owed(holdings) == ([], [1], ["lock_o:1"]) and not holdings.leases and not holdings.jobs
+
+
+def test_a_cancelled_activity_has_no_result_and_is_not_given_back(holdings: Holdings) -> None:
+    ran, waiting = job(1), job(2)
+    idle(holdings, ran, waiting)
+    holdings.cancel([("i", 1, 1), ("i", 1, 2), ("i", 1, 99), ("unknown", 1, 1)])
+    assert ran.cancelled and waiting.cancelled
+    holdings.finished(ran, True, "1")
+    holdings.give_back([waiting])
+    assert owed(holdings) == ([], [], ["lock_o:1"])
+
+
+def test_a_result_whose_activity_is_cancelled_before_the_next_turn_is_forgotten(holdings: Holdings) -> None:
+    """Its row is gone with the commit that cancelled it: a turn that hands it in would be refused whole."""
+    loser, other = job(1), job(2)
+    lease = running(holdings, loser, other)
+    holdings.finished(loser, True, "1")
+    holdings.finished(other, True, "2")
+    holdings.cancel([("i", 1, 1)])
+    assert holdings.ran(lease, True)
+    assert [r.row_id for r in lease.results] == [2] and holdings.next_ready(1) == [lease]
+
+
+@pytest.mark.parametrize("state", [IDLE, READY, RUNNING])
+def test_a_lost_lease_keeps_no_result_to_itself(holdings: Holdings, state: int) -> None:
+    done, late = job(1), job(2)
+    lease = running(holdings, done, late) if state == RUNNING else idle(holdings, done, late)
+    if state != IDLE:
+        holdings.finished(done, True, "1")
+    lease.execution = live = Live()  # type: ignore[assignment]
+    holdings.lost(lease)
+    holdings.lost(lease)
+    holdings.finished(late, True, "2")
+    assert owed(holdings)[0] == ([2] if state == IDLE else [1, 2])
+    assert live.closed == (0 if state == RUNNING else 1), "who runs it closes it"
+    assert not holdings.leases and holdings.next_ready(9) == []
+
+
+def test_results_that_a_lost_turn_had_consumed_go_to_the_store(holdings: Holdings) -> None:
+    done = job(1)
+    lease = idle(holdings, done)
+    holdings.finished(done, True, "1")
+    assert holdings.next_ready(1) == [lease]
+    lease.consumed, lease.results = lease.results, []
+    holdings.lost(lease)
+    assert owed(holdings)[0] == [1]
+
+
+@pytest.mark.parametrize("state", [IDLE, READY, RUNNING])
+def test_a_claim_under_a_new_token_takes_the_place_of_a_lease_that_ended_unnoticed(holdings: Holdings, state: int) -> None:
+    """After a stop of the machine the store may give us again what we believe to hold."""
+    done, late = job(1), job(2)
+    old = running(holdings, done, late) if state == RUNNING else idle(holdings, done, late)
+    if state != IDLE:
+        holdings.finished(done, True, "1")
+    old.execution = live = Live()  # type: ignore[assignment]
+    holdings.claimed(claim("lock_o:2"), None)
+    [new] = holdings.next_ready(9)
+    assert new.token == "lock_o:2" and new is not old
+    assert owed(holdings)[0] == ([] if state == IDLE else [1])
+    assert live.closed == (0 if state == RUNNING else 1)
+    holdings.finished(late, True, "2")
+    assert [r.row_id for r in new.results] == [2]
+    assert not holdings.ran(old, True) and holdings.leases["i"] is new, "the old turn's end is nothing to the new lease"
+
+
+def test_a_lease_that_was_released_meanwhile_is_not_lost(holdings: Holdings) -> None:
+    """The keeper asked the store before the release and hears after it: the execution may be in the cache by now."""
+    lease = idle(holdings)
+    lease.execution = live = Live()  # type: ignore[assignment]
+    holdings.lost(lease)
+    assert live.closed == 0 and lease.execution is not None
+
+
+def test_a_poke_follows_every_result_and_every_return(holdings: Holdings) -> None:
+    pokes: list[Any] = []
+    holdings.poke = lambda: pokes.append(None)
+    one, two = job(1), job(2)
+    idle(holdings, one, two)
+    holdings.finished(one, True, "1")
+    holdings.give_back([two])
+    assert len(pokes) == 2
