@@ -29,6 +29,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.storage._abi": (),
     "duroxide.storage._rows": ("duroxide.storage.base", "duroxide.storage._abi"),
     "duroxide.storage._capsule": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._abi", "duroxide.storage._rows"),
+    "duroxide.storage.capsule": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._capsule"),
     "duroxide.storage.liveness": ("duroxide.errors", "duroxide.storage.base"),
     "duroxide.storage.memory*": ("duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.memory*"),
     "duroxide.storage.sqlite": (
