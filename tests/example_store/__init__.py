@@ -22,14 +22,14 @@ FLAGS = ("-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-D_POSIX_C_SOURCE=20
 def module() -> Any:
     """The compiled module; built once a process, in a directory that goes with it."""
     directory = tempfile.TemporaryDirectory(prefix="example-store-")
-    target = Path(directory.name) / f"example_store{sysconfig.get_config_var('EXT_SUFFIX')}"
+    target = Path(directory.name) / f"example_store_c{sysconfig.get_config_var('EXT_SUFFIX')}"
     compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
     includes = [f"-I{HERE}", f"-I{HEADERS}", f"-I{sysconfig.get_paths()['include']}"]
     if sysconfig.get_platform().startswith("macosx"):
         includes += ["-undefined", "dynamic_lookup"]
     sources = sorted(map(str, HERE.glob("*.c")))
     subprocess.run([*compiler, *FLAGS, *includes, *sources, "-o", str(target)], check=True)
-    spec = importlib.util.spec_from_file_location("example_store", target)
+    spec = importlib.util.spec_from_file_location("example_store_c", target)
     assert spec is not None and spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)

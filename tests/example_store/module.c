@@ -16,6 +16,6 @@ static PyObject *open_store(PyObject *module, PyObject *nothing) {
 }
 
 static PyMethodDef methods[] = {{"open_store", open_store, METH_NOARGS, "A new, empty store in a capsule."}, {NULL, NULL, 0, NULL}};
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "example_store", NULL, -1, methods, NULL, NULL, NULL, NULL};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "example_store_c", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_example_store(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit_example_store_c(void) { return PyModule_Create(&definition); }
