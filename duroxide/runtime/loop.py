@@ -59,11 +59,10 @@ class Loop(threading.Thread):
         for lease in holdings.next_ready(TURNS):
             self._turn(lease, ran)
         done, releases = self._outbox(ran)
-        appetite = self.appetite()
         if done is None and not holdings.ready:
-            taken = engine.queue.take(appetite, IDLE_S, None, engine.clock.now)
-        else:
-            taken = self._exchange(appetite, done, ran)
+            taken = engine.queue.take(self.appetite(TURNS), IDLE_S, None, engine.clock.now)
+        else:  # no more than can run next: results that wait behind others are lost with the process
+            taken = self._exchange(self.appetite(TURNS - len(holdings.ready)), done, ran)
         if done is not None and taken is not None:
             self._settle(taken, ran)
             for lease in releases:
@@ -124,13 +123,15 @@ class Loop(threading.Thread):
                     engine.reserve(1)
         turn.keep = turn.status is None and (lease.in_flight > 0 or bool(lease.messages or lease.results))
 
-    def appetite(self) -> Appetite:
+    def appetite(self, turns: int) -> Appetite:
+        """For at most that many turns, and as many activities as there is room for; who is stopping wants nothing."""
         engine = self.engine
         mode, tags = engine.tag_filter
         sessions = engine.sessions()
-        turns, work = (0, 0) if engine.stopping.is_set() else (TURNS if engine.turn_threads else 0, max(0, engine.room()))
+        turns = turns if engine.turn_threads and not engine.stopping.is_set() else 0
+        work = 0 if engine.stopping.is_set() else engine.room()
         return Appetite(
-            engine.owner, turns, work, engine.lease_ms, engine.work_lease_ms, mode, tags, engine.session_owner,
+            engine.owner, max(0, turns), max(0, work), engine.lease_ms, engine.work_lease_ms, mode, tags, engine.session_owner,
             engine.session_lock_ms, max(0, engine.max_sessions - len(sessions)), sessions, VERSIONS,
         )  # fmt: skip
 
