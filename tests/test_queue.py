@@ -152,10 +152,21 @@ def test_an_error_that_may_pass_reaches_the_whole_group_and_nothing_is_written(s
     assert [t.instance for t in store.real.exchange([Request(now(), None, Appetite("o", turns=9))])[0].turns] == ["b"]
 
 
-def test_a_store_that_answers_too_little_is_an_error(store: Store, queue: Queue) -> None:
-    store.real.exchange = lambda requests: []  # type: ignore[method-assign]
-    with pytest.raises(StoreError, match="1 requests, 0 answers"):
-        send(queue, "a")
+@pytest.mark.parametrize("answers", [[], [None], None, [Taken(), Taken()], 5])
+def test_a_store_that_answers_nonsense_is_an_error_and_is_not_asked_again(store: Store, queue: Queue, answers: Any) -> None:
+    asked: list[int] = []
+    store.real.exchange = lambda requests: asked.append(len(requests)) or answers  # type: ignore[method-assign,func-returns-value]
+    store.gate.clear()
+    first, _ = in_thread(lambda: send(queue, "a"))
+    store.entered.acquire(timeout=PATIENCE_S)
+    others = [in_thread(lambda n=n: send(queue, f"b{n}")) for n in range(3)]  # type: ignore[misc]
+    time.sleep(0.05)
+    store.gate.set()
+    first.join(PATIENCE_S)
+    for thread, found in others:
+        thread.join(PATIENCE_S)
+        assert isinstance(found[0], StoreError) and "3 requests were answered with" in str(found[0])
+    assert asked == [1, 3], "it may have written: nobody writes again"
 
 
 # ── sleeping appetites ───────────────────────────────────────────────────────────────────────────────────────────
@@ -405,14 +416,24 @@ def test_a_queue_goes_with_its_last_user() -> None:
 
 FORKED = """
 import os, sys, threading
+from duroxide.client import Client
 from duroxide.storage._queue import Queue
 from duroxide.storage.memory import MemoryStore
-from duroxide.storage.base import Appetite, Done, Request
+from duroxide.storage.base import Appetite, Done, Request, StoreError
+inherited = Client(MemoryStore())
+inherited.start_orchestration("i", "o")
 def child():
     queue = Queue.of(MemoryStore())
     done = Done(); done.messages = [("a", '{"StartOrchestration":{"instance":"a"}}', 0)]
     queue.submit(Request(1, done))
     assert [t.instance for t in queue.submit(Request(1, None, Appetite("o", turns=1))).turns] == ["a"]
+    for call in (lambda: inherited.start_orchestration("j", "o"), lambda: inherited.wait_for_orchestration("i", 5_000)):
+        try:
+            call()
+        except StoreError as error:
+            assert "forked: open it again in the child" in str(error)
+        else:
+            os._exit(1)
     os._exit(0)
 pid = None
 def fork():
@@ -421,10 +442,27 @@ def fork():
     if pid == 0:
         child()
 thread = threading.Thread(target=fork); thread.start(); thread.join()
+inherited.start_orchestration("k", "o")
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_knows_its_main_thread() -> None:
+def test_a_forked_child_knows_its_main_thread_and_leaves_the_queues_of_its_parent_alone() -> None:
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], timeout=PATIENCE_S * 3).returncode == 0
+
+
+def test_no_thread_to_be_had_is_an_error_of_this_wait_and_not_the_end_of_all(
+    store: Store, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, queue.watch("x") as watch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            watch.wait(0)
+    queue.poll_ms = 1
+    with queue.watch("x") as watch:
+        store.seen += 1
+        assert watch.wait(PATIENCE_S), "the next one looks at the store"

@@ -11,7 +11,7 @@ from _thread import allocate_lock, get_ident
 from time import monotonic, sleep, time_ns
 from weakref import WeakValueDictionary
 
-from duroxide.storage.base import OK, Request, StoreError
+from duroxide.storage.base import OK, Request, StoreError, Taken
 
 cdef enum:
     MAX_REQUESTS = 256
@@ -28,17 +28,24 @@ cdef enum:
 cdef double LINGER_S = 1.0  # the watching thread ends after this time without anybody to wake
 cdef double FIRST_POLL_S = 0.001
 cdef unsigned long main_thread = 0
+cdef long forks = 0  # how many lie between the first process and this one
 
 
-def _find_main_thread():
+def _begin():
     global main_thread, _finding
     main_thread = threading.main_thread().ident
     _finding = allocate_lock()  # another thread may have held it when this process was forked
 
 
-_find_main_thread()
+def _forked():
+    global forks
+    forks += 1
+    _begin()
+
+
+_begin()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_find_main_thread)
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _now():
@@ -151,6 +158,7 @@ cdef class Queue:
     cdef readonly long long generation  # moves with every commit that is known of, here or elsewhere
     cdef readonly long long groups, requests  # how many were written, for tests and benches
     cdef bint leading, watching
+    cdef long born  # in which generation of forks: its threads, and whoever leads, stay with the parent
     cdef list waiting
     cdef dict owners, watches
     cdef object version
@@ -166,6 +174,7 @@ cdef class Queue:
 
     def __cinit__(self, store):
         self.store = store
+        self.born = forks
         self.poll_ms = 25.0
         self.waiting = []
         self.owners = {}
@@ -236,6 +245,11 @@ cdef class Queue:
         self.changed()
         return True
 
+    cdef int check_process(self) except -1:
+        if self.born != forks:
+            raise StoreError("this store was opened before the process was forked: open it again in the child", operation="exchange")
+        return 0
+
     # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────
 
     cdef int enter(self, Waiter me) except -1:
@@ -245,6 +259,7 @@ cdef class Queue:
         that must be woken for what is handed in anyway, that one leads.
         """
         cdef Waiter other
+        self.check_process()
         if self.leading:
             self.waiting.append(me)
         else:
@@ -339,20 +354,29 @@ cdef class Queue:
         """One answer for each: Taken, or the exception that is for it alone."""
         requests = [(<Waiter> waiter).request for waiter in group]
         try:
-            answers = self.store.exchange(requests)
-            if len(answers) != len(group):
-                raise StoreError(f"exchange: {len(group)} requests, {len(answers)} answers", operation="exchange")
-            return answers
+            return self.checked(self.store.exchange(requests), len(group))
         except Exception as error:
             if len(group) == 1 or getattr(error, "retryable", False):
                 return [error] * len(group)
         answers = []
         for request in requests:  # one of them spoilt the group: only its caller shall know
             try:
-                answers += self.store.exchange([request])
+                answers += self.checked(self.store.exchange([request]), 1)
             except Exception as error:
                 answers.append(error)
         return answers
+
+    cdef list checked(self, answers, Py_ssize_t count):
+        """The store's answers, or an error for each: it may have written, so nobody may ask it again by himself."""
+        cdef Py_ssize_t fit = 0
+        if isinstance(answers, list):
+            for answer in answers:
+                fit += isinstance(answer, Taken)
+            if fit == len(answers) == count:
+                return answers
+        found = [type(answer).__name__ for answer in answers] if isinstance(answers, list) else type(answers).__name__
+        error = StoreError(f"exchange: {count} requests were answered with {found}, not a list of as many Taken", operation="exchange")
+        return [error] * count
 
     cdef int pass_on(self) except -1:
         """The writer is free: the next in line leads, if it can be a thread that signals do not reach."""
@@ -483,9 +507,14 @@ cdef class Queue:
         return 0
 
     cdef int watch_store(self) except -1:
+        self.check_process()
         if not self.watching:
             self.watching = True
-            threading.Thread(target=self._poll, name="duroxide-watch", daemon=True).start()
+            try:
+                threading.Thread(target=self._poll, name="duroxide-watch", daemon=True).start()
+            except BaseException:
+                self.watching = False  # no thread to be had: the next sleeper tries again
+                raise
         return 0
 
     cdef bint sleepers(self) except -1:
