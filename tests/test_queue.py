@@ -431,7 +431,7 @@ def child():
         try:
             call()
         except StoreError as error:
-            assert "forked: open it again in the child" in str(error)
+            assert "before this process was forked" in str(error)
         else:
             os._exit(1)
     os._exit(0)

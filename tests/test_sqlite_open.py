@@ -436,6 +436,8 @@ def test_close_releases_the_files_and_ends_the_provider(tmp_path: Path, implemen
     for call in (lambda: native.exchange([Request(1)]), lambda: native.load("i"), native.version, native.instances):
         with pytest.raises(RuntimeError, match="closed"):
             call()
+    with pytest.raises(RuntimeError, match="closed"):
+        duroxide.Runtime(duroxide.SqliteProvider(native)).start()
     (tmp_path / "x.db").unlink()
     open_sqlite(f"{tmp_path}/x.db").close()
 

@@ -247,7 +247,7 @@ cdef class Queue:
 
     cdef int check_process(self) except -1:
         if self.born != forks:
-            raise StoreError("this store was opened before the process was forked: open it again in the child", operation="exchange")
+            raise StoreError("this store was opened before this process was forked: open it in the child instead", operation="exchange")
         return 0
 
     # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────

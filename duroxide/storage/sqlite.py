@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import apsw
 
@@ -29,6 +30,10 @@ MEMORY = ":memory:"
 HEADER = b"SQLite format 3\0"
 BUSY_S = 60.0
 LEVELS = {"full": 2, "normal": 1}
+FORKED = (
+    "before this process was forked, and SQLite cannot be used on both sides of a fork: open it in the children only,"
+    " or start them with multiprocessing's 'spawn'"
+)
 
 
 class SqliteNative(SqliteAdmin):
@@ -37,7 +42,7 @@ class SqliteNative(SqliteAdmin):
     def __init__(self, path: str, synchronous: str, implementation: str) -> None:
         self.path = path
         self._lock = threading.RLock()
-        self._closed = False
+        self._ended = ""  # why nothing can be asked any more
         self._owners = None if path == MEMORY else Owners(path)
         self._cold = _connect(path, synchronous)
         self._identity = _remember(path)
@@ -49,6 +54,7 @@ class SqliteNative(SqliteAdmin):
             _forget(self._identity)
             raise
         self.name = f"sqlite ({kind})"
+        _natives.add(self)
         if path == MEMORY:
             return
         # A file's verbs have connections of their own: nothing of ours stands between.
@@ -89,20 +95,29 @@ class SqliteNative(SqliteAdmin):
     def close(self) -> None:
         """Close all connections; later calls raise StoreError or ProviderError. Idempotent."""
         with self._lock:
-            if self._closed:
+            if self._ended:
                 return
-            self._closed = True
+            self._ended = "is closed"
             self._store.close()
             self._cold.close()
             _forget(self._identity)
+
+    def abandon(self) -> None:
+        """In a forked child: the connections and their locks are the parent's; one statement on them here could ruin the file."""
+        self._lock = threading.RLock()  # a thread that stayed behind may have held it
+        self._ended = f"was opened {FORKED}"
+        self.exchange = self.load = self.renew = self._refuse  # type: ignore[method-assign,assignment]
+
+    def _refuse(self, *arguments: Any) -> Any:
+        raise StoreError(f"the provider of '{self.path}' {self._ended}")
 
     # ── cold calls ───────────────────────────────────────────────────────────────────────────────────────────
 
     @contextlib.contextmanager
     def session(self) -> Iterator[apsw.Connection]:
         with self._lock:
-            if self._closed:
-                raise ProviderError(f"the provider of '{self.path}' is closed")
+            if self._ended:
+                raise ProviderError(f"the provider of '{self.path}' {self._ended}")
             try:
                 yield self._cold
             except apsw.Error as error:
@@ -131,6 +146,8 @@ class SqliteNative(SqliteAdmin):
     # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def announce(self, owner: str) -> Callable[[], None]:
+        with self.session():
+            pass  # who begins to work on a closed provider hears of it at once
         if self._owners is None:
             return lambda: None
         try:
@@ -229,6 +246,9 @@ def _prepare(file: str) -> None:
         if not os.path.exists(file):
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o644))
             return
+        stat = os.stat(file)
+        if (stat.st_dev, stat.st_ino) in _of_parent:
+            raise ProviderError(f"Failed to open SQLite: '{file}' was opened {FORKED}")
         with open(file, "rb+") as f:  # before any connection of this process exists on it, or none has locks to lose
             head = f.read(len(HEADER)) if not _opened_here(file) else HEADER
     except UnicodeEncodeError as error:
@@ -261,6 +281,26 @@ def _forget(identity: tuple[int, int] | None) -> None:
     if identity is not None:
         with _opening:
             _opened[identity] -= 1
+
+
+_natives: WeakSet[SqliteNative] = WeakSet()
+_inherited: list[SqliteNative] = []  # kept by a forked child: it must not close them either
+_of_parent: set[tuple[int, int]] = set()  # files on which SQLite still remembers the parent's locks as ours
+
+
+def _forked() -> None:
+    global _opening
+    _opening = threading.RLock()
+    _of_parent.update(identity for identity, count in _opened.items() if count)
+    _opened.clear()
+    _inherited.extend(_natives)
+    _natives.clear()
+    for native in _inherited:
+        native.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _opened_here(file: str) -> bool:
