@@ -82,9 +82,13 @@ class MemoryAdmin:
             found = self._state.instances.get(instance)
             if found is None:
                 return None
-            texts = [text for _, text in found.executions[found.current].events.values()]
+            events = found.executions[found.current].events
+            texts = [text for _, text in events.values()]
             values = self.kv_values(instance)
-            carried = json.loads(texts[0]).get("carry_forward_events") or [] if texts else []
+            try:
+                carried = json.loads(events[1][1]).get("carry_forward_events") or []
+            except (KeyError, ValueError):  # no first event, or a broken one
+                carried = []
             return {
                 "history_event_count": len(texts), "history_size_bytes": sum(map(len, texts)), "queue_pending_count": len(carried),
                 "kv_user_key_count": len(values), "kv_total_value_bytes": sum(map(len, values.values())),

@@ -9,7 +9,19 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from duroxide.storage.base import Appetite, ClaimedTurn, ClaimedWork, Done, Loaded, Renewal, Renewed, Request, Taken, TurnDone, WorkOut
+from duroxide.storage.base import (
+    Appetite,
+    ClaimedTurn,
+    ClaimedWork,
+    Done,
+    Loaded,
+    Renewal,
+    Renewed,
+    Request,
+    Taken,
+    TurnDone,
+    WorkOut,
+)
 
 START = 1_800_000_000_000
 LEASE_MS = 5_000
@@ -72,7 +84,9 @@ class World:
         return claimed
 
     def take(self, owner: str = "a", work: int = 100, **appetite: Any) -> list[ClaimedWork]:
-        return self.exchange(Appetite(owner, work=work, work_lease_ms=appetite.pop("work_lease_ms", WORK_LEASE_MS), **appetite)).work
+        return self.exchange(
+            Appetite(owner, work=work, work_lease_ms=appetite.pop("work_lease_ms", WORK_LEASE_MS), **appetite)
+        ).work
 
     def take_one(self, owner: str = "a", **appetite: Any) -> ClaimedWork:
         [taken] = self.take(owner, **appetite)
