@@ -90,6 +90,26 @@ def test_a_session_stays_with_one_runtime(rig: Rig) -> None:
         assert len({tuple(each) for each in found}) == 1 and found[0][1] == f"s{n}"
 
 
+def test_a_session_stays_though_nothing_runs_on_it_for_longer_than_its_lease(rig: Rig) -> None:
+    def flow(ctx: Any, session: str) -> Any:
+        found = []
+        for n in range(3):
+            found.append((yield ctx.schedule_activity_on_session("who", None, session)))
+            yield ctx.wait_for_event(f"go{n}")
+        return found
+
+    for name in ("a", "b"):
+        rig.runtime(flow, activities={"who": lambda ctx, _, name=name: name}, session_lock_timeout_ms=3_000)
+    rig.client.start_orchestration("i", "flow", "s")
+    for n in range(3):
+        until(lambda n=n: rig.kinds("i").count("ExternalSubscribed") == n + 1)  # type: ignore[misc]
+        for _ in range(10):  # ten seconds
+            until(lambda: rig.native._state.sessions["s"][1] > rig.clock.now() + 1_100)
+            rig.clock.skip(1)
+        rig.client.raise_event("i", f"go{n}")
+    assert len(set(rig.wait("i").output)) == 1
+
+
 def test_a_runtime_holds_no_more_sessions_than_it_may(rig: Rig) -> None:
     gate, running, most, lock = threading.Event(), [0], [0], threading.Lock()
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("duroxide.runtime")
 
 IDLE, READY, RUNNING = range(3)
+RENEWALS = ("renew_leases", "renew_work", "renew_sessions")
+SOON_S = 0.25  # after a renewal that the store could not do
 
 
 class Lease:
@@ -256,7 +258,7 @@ class Keeper(threading.Thread):
         super().__init__(name="duroxide-keeper", daemon=True)
         self.engine = engine
         self._version: int | None = None
-        self._due = dict.fromkeys(("renew_leases", "renew_work", "reclaim", "sweep"), 0.0)
+        self._due = dict.fromkeys(("renew_leases", "renew_work", "renew_sessions", "reclaim", "sweep"), 0.0)
         self._due["sweep"] = engine.clock.monotonic() + 300
 
     def run(self) -> None:
@@ -278,11 +280,15 @@ class Keeper(threading.Thread):
         """One look at everything that is due."""
         now = self.engine.clock.monotonic()
         self.engine.workers.give_back_late(now)
-        leases, work = self._every("renew_leases", now), self._every("renew_work", now)
-        if leases or work:
-            self.renew(leases, work)
-        elif self.engine.holdings.jobs and self._changed():
-            self.renew(False, False)
+        due = {what for what in RENEWALS if self._every(what, now)}
+        if not self._sessions_used(now):
+            due.discard("renew_sessions")
+        if due or (self.engine.holdings.jobs and self._changed()):
+            try:
+                self.renew("renew_leases" in due, "renew_work" in due, "renew_sessions" in due)
+            except StoreError:
+                self._due.update(dict.fromkeys(due, now + SOON_S))  # a third of a lease is too long to wait for the next try
+                raise
         if self._every("reclaim", now) and self.engine.provider.reclaim(self.engine.clock.now()):
             self.engine.queue.touch()
         if self._every("sweep", now):
@@ -300,15 +306,21 @@ class Keeper(threading.Thread):
         changed, self._version = version != self._version, version
         return changed
 
-    def renew(self, leases: bool, work: bool) -> None:
+    def _sessions_used(self, now: float) -> bool:
+        """Whether this runtime has had work of a session within the idle time: until then its sessions stay here."""
+        workers = self.engine.workers
+        if any(job.session_id is not None for job in list(self.engine.holdings.jobs.values())):
+            workers.session_used = now
+        return now - workers.session_used < self.engine.session_idle_ms / 1_000
+
+    def renew(self, leases: bool, work: bool, sessions: bool) -> None:
         """Extend what is due (the rest is only checked) and forget what is lost."""
         engine, holdings = self.engine, self.engine.holdings
         with holdings.lock:
             held = list(holdings.leases.values())
             jobs = list(holdings.jobs.values())
-        if not held and not jobs:
+        if not (held or jobs or sessions):
             return
-        session = engine.session_owner if work and any(job.session_id is not None for job in jobs) else None
         renewed = engine.provider.renew(
             Renewal(
                 engine.clock.now(),
@@ -316,7 +328,7 @@ class Keeper(threading.Thread):
                 engine.lease_ms if leases else 0,
                 [(job.row_id, job.token) for job in jobs],
                 engine.work_lease_ms if work else 0,
-                session,
+                engine.session_owner if sessions else None,
                 engine.session_lock_ms,
                 engine.session_idle_ms,
             )

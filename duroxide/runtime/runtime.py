@@ -117,6 +117,8 @@ class Engine:
             return self.lease_ms / 3_000
         if what == "renew_work":
             return min(self.work_lease_ms / 3_000, 25.0)
+        if what == "renew_sessions":
+            return max(0.05, min(self.session_lock_ms / 3_000, 25.0))
         return 0.3 if what == "reclaim" else 300.0
 
     # ── counters ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -37,6 +37,7 @@ class Workers:
         self.queue: deque[Job] = deque()
         self.running: dict[int, Job] = {}  # slot -> job
         self._idle: list[threading.Lock] = []
+        self.session_used = float("-inf")  # when work of a session was last seen here
         self._seconds = 0.0  # what an activity takes: moving average
         self.threads = [threading.Thread(target=self._run, args=(n,), name=f"duroxide-worker-{n}", daemon=True) for n in range(concurrency)]
 
@@ -58,6 +59,8 @@ class Workers:
         with self.engine.holdings.lock:
             for job in jobs:
                 job.queued_at = now
+                if job.session_id is not None:
+                    self.session_used = now
                 self.queue.append(job)
                 if self._idle:
                     waking.append(self._idle.pop())
