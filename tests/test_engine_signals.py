@@ -395,6 +395,7 @@ def test_an_unregistered_orchestration_backs_off_then_poisons(world):
     world.send(start_item("i", "nobody", "1"))
     world.run()
     assert world.outcomes == ["back"] * 4 + ["failed"]
+    assert world.warnings[3] == "orchestration 'nobody' of 'i' is not registered here: given back (attempt 4)"
     assert world.now == 1_000 + 1_000 + 2_000 + 4_000 + 8_000
     assert world.rows["i"].output == "poison: orchestration i exceeded 5 attempts (max 4)"
     assert world.rows["i"].version == "unknown" and world.kinds("i") == ["OrchestrationStarted", "OrchestrationFailed"]

@@ -82,6 +82,15 @@ cdef object give_back(ran, Turn turn, long long delay_ms, bint refund):
     return ran
 
 
+cdef object not_registered(ran, Turn turn, name, version):
+    """Another runtime may have it, or this one soon: back, longer each time."""
+    shown = "" if version is None else f" {version}"
+    ran.warnings.append(
+        f"orchestration '{name}'{shown} of '{turn.instance}' is not registered here: given back (attempt {turn.attempt})"
+    )
+    return give_back(ran, turn, backoff_ms(turn.attempt), False)
+
+
 cdef long long backoff_ms(long long attempt) noexcept:
     return min(1_000 << min(attempt - 1, 6), 60_000)
 
@@ -117,7 +126,7 @@ cdef object begin_first(ran, Turn turn, Inbox inbox, env, long long now_ms):
     resolved = env.resolve(start["orchestration"], start.get("version"))
     poisoned = turn.attempt > env.max_attempts
     if resolved is None and not poisoned:
-        return give_back(ran, turn, backoff_ms(turn.attempt), False)
+        return not_registered(ran, turn, start["orchestration"], start.get("version"))
     version, function = resolved or (start.get("version") or "unknown", None)
     cdef Execution execution = Execution(turn.instance, 1, start["orchestration"], version, start["input"], link, False, env)
     execution.function = function
@@ -133,7 +142,7 @@ cdef object begin_successor(ran, Turn turn, Inbox inbox, loaded, env, long long 
     resolved = env.resolve(start["orchestration"], start.get("version"))
     poisoned = turn.attempt > env.max_attempts
     if resolved is None and not poisoned:
-        return give_back(ran, turn, backoff_ms(turn.attempt), False)
+        return not_registered(ran, turn, start["orchestration"], start.get("version"))
     version, function = resolved or (turn.version, None)
     execution = Execution(
         turn.instance, turn.execution_id + 1, start["orchestration"], version, start["input"], link_of(start, env), False, env
@@ -198,7 +207,9 @@ cdef object resume(ran, Turn turn, Inbox inbox, loaded, env, long long now_ms):
                 return give_back(ran, turn, 1_000, False)
             return poison(ran, turn, inbox, unreadable(turn, loaded, env, now_ms), str(error), env)
         if not poisoned and execution.function is None:
-            return give_back(ran, turn, 1_000 if execution.version is None else backoff_ms(turn.attempt), False)
+            if execution.version is None:
+                return give_back(ran, turn, 1_000, False)
+            return not_registered(ran, turn, execution.name, execution.version)
     execution.open_turn(now_ms)
     refuse(ran.done, inbox.starts, execution.parent, env, "already exists")
     if poisoned:
