@@ -162,6 +162,7 @@ def giving_back_with_a_delay_hides_only_what_was_claimed(w: World) -> None:
     w.send("i")
     claim = w.claim_one("a")
     w.send("i")
+    assert not w.claim("b"), "it is seen and left to the holder"
     w.exchange(turn_backs=[TurnBack(claim.lease, "i", 1_000)])
     assert [m[0] for m in w.claim_one("b").messages] != [m[0] for m in claim.messages]
     w.later(LEASE_MS)

@@ -53,6 +53,16 @@ def all_histories_persist(w: World) -> None:
 
 
 @case()
+def commit_to_an_older_execution_leaves_the_current_one(w: World) -> None:
+    continued(w, "i")
+    w.send("i")
+    late = w.turn(w.claim_one(), execution_id=1, name="flow", version="1.0.0")
+    late.events = [(2, "Late", "{}")]
+    assert w.commit(late) == [OK]
+    assert (w.load("i").execution_id, w.events("i", 1), w.events("i")) == (2, [1, 2], [1, 2])
+
+
+@case()
 def stored_event_texts_are_kept_to_the_byte(w: World) -> None:
     w.born("i")
     text = '{"event_id":2,"duroxide_version":"9.9.9", "unknown": "é\\ud800 \\u0000" }'
@@ -126,6 +136,26 @@ def later_messages_are_skipped_though_nobody_holds_them(w: World) -> None:
     assert len(w.claim_one().messages) == 1
 
 
+@case()
+def messages_of_a_claim_come_in_the_order_of_arrival(w: World) -> None:
+    """Not in that of their visibility."""
+    w.born("i")
+    for delay in (3_000, 1_000, 2_000):
+        w.send("i", at=w.now + delay)
+    w.later(3_000)
+    rows = [m[0] for m in w.claim_one().messages]
+    assert len(rows) == 3 and rows == sorted(rows)
+
+
+@case()
+def who_asks_for_work_hears_when_the_next_is_due(w: World) -> None:
+    w.born("i", work=[work("i", 2, visible_at=w.now + 700), work("i", 3, visible_at=w.now + 500, session_id="s")])
+    plain, session = Appetite("a", work=1), Appetite("a", work=1, session_owner="a", session_room=1)
+    at = w.exchange(plain).next_visible_at
+    assert at is not None and w.now < at <= w.now + 700, "too early does no harm"
+    assert w.exchange(session).next_visible_at == w.now + 500
+
+
 @case(46)
 def messages_for_nobody_are_dropped_those_for_somebody_kept(w: World) -> None:
     w.send("nobody")
@@ -143,6 +173,16 @@ def signals_to_an_unknown_instance_stop_nobody(w: World) -> None:
         w.exchange(messages=[(f"typo{n}", item("ExternalRaised", f"typo{n}"), 0)])
     w.start("i")
     assert [c.instance for _ in range(4) for c in w.claim()] == ["i"]
+
+
+@case()
+def messages_wait_for_a_start_that_was_given_back_with_a_delay(w: World) -> None:
+    w.start("i")
+    w.exchange(turn_backs=[TurnBack(w.claim_one().lease, "i", 1_000)])
+    w.send("i")
+    assert not w.claim()
+    w.later(1_000)
+    assert len(w.claim_one().messages) == 2
 
 
 @case()

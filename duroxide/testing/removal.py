@@ -55,6 +55,17 @@ def deletion_cleans_queues_and_leases_and_frees_the_id(w: World) -> None:
     assert w.events("i") == [1]
 
 
+@admin()
+def deletion_leaves_a_session_that_others_use(w: World) -> None:
+    for name in ("i", "j"):
+        w.born(name, work=[work(name, session_id="s")])
+    fields: dict[str, Any] = {"session_room": 1, "session_lock_ms": 60_000}
+    assert w.take_one("a", work=1, session_owner="a", **fields).instance == "i"
+    w.store.delete(["i"], True)
+    assert not w.take("b", session_owner="b", **fields)
+    assert w.take_one("a", session_owner="a", **fields).instance == "j"
+
+
 @admin(161)
 def deletion_takes_the_tree_along(w: World) -> None:
     w.born("p", status="Completed")

@@ -102,6 +102,12 @@ def no_more_sessions_are_claimed_than_there_is_room(w: World) -> None:
 
 
 @case()
+def sessions_in_flight_take_no_room(w: World) -> None:
+    queue(w, "s", "t", "u")
+    assert [t.session_id for t in take(w, "a", room=1, sessions=("s",))] == ["s", "t"]
+
+
+@case()
 def room_counts_sessions_whose_work_was_leased_too(w: World) -> None:
     """Also for who asks for fresh work first and for what ended leases held only then."""
     queue(w, "s", "t")
