@@ -1,6 +1,6 @@
 """This package and the reference on the same workloads, in turns, on this machine: medians, ranges, ratios.
 
-usage: python bench/compare.py [--rounds N] [--quick] [--reference PYTHON | --env DIRECTORY] [--json FILE] [--write] [WORKLOAD ...]
+usage: python bench/compare.py [--rounds N] [--quick] [--reference PYTHON | --env DIR] [--json FILE] [--write] [WORKLOAD ...]
 
 Ours is the `duroxide` that this Python imports, with default options but 2/2 threads and a poll of 10 ms (synchronous=FULL); the
 reference (PyPI's duroxide 0.2.2, synchronous=NORMAL, its only setting) is installed into an environment of its own.
@@ -25,10 +25,13 @@ REFERENCE = "duroxide==0.2.2"
 TABLE = "<!-- table -->", "<!-- end of table -->"
 TIMEOUT_S = 300
 
+Figures = dict[str, float]  # of one run; empty if it did not end in time
+Sides = dict[str, list[Figures]]  # "ours" and "reference", one entry a round
+
 
 @dataclass(frozen=True)
 class Workload:
-    """`size`: ours and the reference's; `quick`: both in a short run. `more_is_better`: rates, else times."""
+    """`size`: ours and the reference's, in place of {} in `text`; `quick`: both in a short run. `more_is_better`: rates, else times."""
 
     name: str
     figure: str
@@ -40,11 +43,13 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload("drain", "drain", "drain: queued instances of one activity", "instances/s", (5000, 1000), (1000, 200), True),
-    Workload("latency", "latency_p50", "latency: start to result of one activity, p50", "ms", (300, 100), (100, 20)),
-    Workload("steps", "step", "chain: 1,000 activities in sequence, per step", "ms", (1000, 1000), (300, 100)),
-    Workload("width", "all", "`all()` over 2,000 activities", "ms", (2000, 2000), (300, 300)),
-    Workload("messages", "message", "queue message to the status that answers it, p50", "ms", (300, 100), (100, 30)),
+    Workload("drain", "drain", "drain: {} queued instances of one activity", "instances/s", (5000, 1000), (1000, 200), True),
+    Workload("latency", "latency_p50", "latency: start to result of an instance with one activity, p50 of {}", "ms", (300, 100), (100, 20)),
+    Workload("steps", "step", "chain: {} activities in sequence, per step", "ms", (1000, 1000), (300, 100)),
+    Workload("width", "all", "`all()` over {} activities", "ms", (2000, 2000), (300, 300)),
+    Workload("messages", "message", "queue message to the status that answers it, p50 of {}", "ms", (300, 100), (100, 30)),
+    Workload("batches", "batches", "{} queue messages in batches of 50", "messages/s", (1000, 1000), (200, 200), True),
+    Workload("idle", "idle", "a runtime with nothing to do for {} tenths of a second, CPU", "ms/s", (30, 30), (10, 10)),
 )
 
 
@@ -58,23 +63,23 @@ def installed(directory: Path) -> str:
     return str(python)
 
 
-def run(python: str, workload: Workload, size: int) -> dict[str, float] | None:
-    """The figures of one process; None if it took longer than the limit."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+def run(python: str, workload: Workload, size: int) -> Figures:
+    """The figures of one process; none if it took longer than the limit."""
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as directory:
         command = [python, str(HERE / "workloads.py"), workload.name, str(size), directory]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=directory)
         except subprocess.TimeoutExpired:
-            return None
+            return {}
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(workload: Workload, python: str, rounds: int, quick: bool) -> dict[str, list[dict[str, float] | None]]:
+def measure(workload: Workload, python: str, rounds: int, quick: bool) -> Sides:
     """Both sides in turns, so that whatever else the machine does hits both."""
     ours_size, theirs_size = workload.quick if quick else workload.size
-    found: dict[str, list[dict[str, float] | None]] = {"ours": [], "reference": []}
+    found: Sides = {"ours": [], "reference": []}
     for n in range(rounds):
         found["ours"].append(run(sys.executable, workload, ours_size))
         found["reference"].append(run(python, workload, theirs_size))
@@ -82,32 +87,47 @@ def measure(workload: Workload, python: str, rounds: int, quick: bool) -> dict[s
     return found
 
 
-def shown(values: list[float]) -> str:
-    def figure(value: float) -> str:
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-    return f"{figure(statistics.median(values))} ({figure(min(values))} to {figure(max(values))})"
+def figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def row(workload: Workload, found: dict[str, list[dict[str, float] | None]]) -> str:
-    ours = [figures[workload.figure] for figures in found["ours"] if figures]
-    theirs = [figures[workload.figure] for figures in found["reference"] if figures]
-    head = f"| {workload.text} | {shown(ours)} {workload.unit} |"
-    if not theirs:
-        return f"{head} did not end in {TIMEOUT_S} s | – |"
-    pairs = [(o, t) for o, t in zip(ours, theirs)]
-    ratios = [o / t if workload.more_is_better else t / o for o, t in pairs]
-    low, high = min(ratios), max(ratios)
-    return f"{head} {shown(theirs)} {workload.unit} | **{statistics.median(ratios):.0f}x** ({low:.0f} to {high:.0f}) |"
+def shown(values: list[float], unit: str = "") -> str:
+    return f"{figure(statistics.median(values))}{unit} [{figure(min(values))} to {figure(max(values))}]"
 
 
-def flatness(found: dict[str, list[dict[str, float] | None]]) -> list[str]:
+def sized(workload: Workload, quick: bool) -> str:
+    ours, theirs = workload.quick if quick else workload.size
+    return workload.text.format(f"{ours:,}" if ours == theirs else f"{ours:,} (reference: {theirs:,})")
+
+
+def row(workload: Workload, found: Sides, quick: bool) -> str:
+    """One line of the table. Rounds in which a side did not end are counted, and no ratio is made up for them."""
+    name = workload.figure
+    cells = [sized(workload, quick)]
+    for side in ("ours", "reference"):
+        values = [figures[name] for figures in found[side] if figures]
+        late = len(found[side]) - len(values)
+        cell = shown(values, f" {workload.unit}") if values else ""
+        if late:
+            cell += f" {late} of {len(found[side])} rounds did not end in {TIMEOUT_S} s"
+        cells.append(cell.strip())
+    pairs = [(ours[name], theirs[name]) for ours, theirs in zip(found["ours"], found["reference"]) if ours and theirs]
+    ratios = [ours / theirs if workload.more_is_better else theirs / ours for ours, theirs in pairs]
+    cells.append(f"**{shown(ratios, 'x')}**" if ratios else "–")
+    return f"| {' | '.join(cells)} |"
+
+
+def flatness(found: Sides) -> list[str]:
     """Whether the last hundred steps of the chain cost what the first hundred do."""
     lines = []
     for side in ("ours", "reference"):
-        ratios = [f["step_last"] / f["step_first"] for f in found[side] if f]
-        if ratios:
-            lines.append(f"Chain, last 100 steps against the first 100, {side}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}).")
+        runs = [figures for figures in found[side] if figures]
+        if runs:
+            first, last = (shown([f[name] for f in runs], " ms") for name in ("step_first", "step_last"))
+            lines.append(
+                f"Chain, {side}: a step of the first 100 took {first}, of the last 100 {last}: "
+                f"{shown([f['step_last'] / f['step_first'] for f in runs], ' times')}.\n"
+            )
     return lines
 
 
@@ -118,18 +138,18 @@ def machine() -> str:
 
     processor = platform.processor() or platform.machine()
     return (
-        f"{os.cpu_count()} cores ({processor}, {platform.system()}), Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}; "
-        f"ours {duroxide.__version__} with synchronous=FULL, {REFERENCE} with synchronous=NORMAL."
+        f"{os.cpu_count()} cores ({processor}, {platform.system()}), Python {platform.python_version()}, "
+        f"SQLite {apsw.sqlite_lib_version()}; ours {duroxide.__version__} with synchronous=FULL, {REFERENCE} with synchronous=NORMAL."
     )
 
 
-def report(results: dict[str, dict[str, list[dict[str, float] | None]]], rounds: int) -> str:
-    lines = [f"Median (range) of {rounds} runs of each side in turns. {machine()}", ""]
+def report(results: dict[str, Sides], rounds: int, quick: bool) -> str:
+    lines = [f"Median [range] of {rounds} rounds, a run of each side in turns; a ratio is of the two runs of a round. {machine()}", ""]
     lines += ["| workload | ours | reference | ratio |", "|---|---|---|---|"]
-    lines += [row(workload, results[workload.name]) for workload in WORKLOADS if workload.name in results]
+    lines += [row(workload, results[workload.name], quick) for workload in WORKLOADS if workload.name in results]
     if "steps" in results:
         lines += ["", *flatness(results["steps"])]
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def write(text: str) -> None:
@@ -143,10 +163,10 @@ def arguments() -> argparse.Namespace:
     names = [workload.name for workload in WORKLOADS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"any of {', '.join(names)} (default: all)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
     parser.add_argument("--reference", metavar="PYTHON", help="a Python that has the reference installed")
-    parser.add_argument("--env", type=Path, default=HERE / ".reference", help="where the reference is installed (default: bench/.reference)")
+    parser.add_argument("--env", type=Path, default=HERE / ".reference", metavar="DIR", help="where it is installed (bench/.reference)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure of every run")
     parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
     given = parser.parse_args()
@@ -161,7 +181,7 @@ def main() -> None:
     python = given.reference or installed(given.env)
     chosen = [workload for workload in WORKLOADS if not given.workloads or workload.name in given.workloads]
     results = {workload.name: measure(workload, python, given.rounds, given.quick) for workload in chosen}
-    text = report(results, given.rounds)
+    text = report(results, given.rounds, given.quick)
     print(text)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
-SIZES = {"drain": 20, "latency": 10, "steps": 20, "width": 20, "messages": 60}
+SIZES = {"drain": 20, "latency": 10, "steps": 20, "width": 20, "messages": 60, "batches": 120, "idle": 2}
 
 
 @pytest.mark.parametrize("workload", SIZES)
@@ -23,4 +23,4 @@ def test_workload_runs(workload: str, tmp_path: Path) -> None:
 
 def test_comparison_says_what_it_takes() -> None:
     done = subprocess.run([sys.executable, str(BENCH / "compare.py"), "nonsense"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "unknown workload 'nonsense', expected one of drain, latency, steps, width, messages" in done.stderr
+    assert done.returncode == 2 and "unknown workload 'nonsense', expected one of drain, latency, steps, width, messages, batches, idle" in done.stderr
