@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from duroxide.client import Client
 from duroxide.context import ActivityContext
 from duroxide.engine._codec import clean, dumps, read
-from duroxide.events import SYSCALL, activity_poison, application_failure
+from duroxide.events import SYSCALL, activity_poison, application_failure, quote
 from duroxide.runtime.leases import Job
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("duroxide.runtime")
 
-NEW_GUID = SYSCALL + "new_guid"  # its result is stored as it is, not as JSON
 MOST_HELD = 256
 AHEAD_S = 0.03  # hold as much as the workers can do in this time
 LATE_S = 0.06  # what waited so long goes back, for others
@@ -151,7 +150,7 @@ class Workers:
         )
         try:
             result = function(context, read(job.input))
-            return True, result if job.name == NEW_GUID else dumps(result)
+            return True, result if job.name.startswith(SYSCALL) else dumps(result)
         except BaseException as error:
             text = f"Activity '{job.name}' call failed: {type(error).__qualname__}: {_text_of(error)}"
             return False, application_failure(clean(text))
@@ -164,14 +163,18 @@ class Workers:
         return self.engine.registry.activity(job.name)
 
     def _system_call(self, name: str) -> Callable[..., Any] | None:
-        """Calls that the runtime answers; a guid and the time only for rows that another runtime wrote."""
+        """Calls that the runtime answers, in the text that is stored; a guid and the time only for rows that another runtime wrote."""
         if name == "get_kv_value":
-            return lambda context, asked: self.engine.provider.kv_value(asked["instance_id"], asked["key"])
+            return lambda context, asked: _quoted(self.engine.provider.kv_value(asked["instance_id"], asked["key"]))
         if name == "utc_now_ms":
-            return lambda context, asked: self.engine.clock.now()
+            return lambda context, asked: str(self.engine.clock.now())
         if name == "new_guid":
             return lambda context, asked: self.engine.clock.guid()
         return None
+
+
+def _quoted(value: str | None) -> str:
+    return "null" if value is None else quote(value)
 
 
 def _text_of(error: BaseException) -> str:

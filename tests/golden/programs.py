@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import programs_children, programs_errors, programs_events, programs_joins, programs_state, programs_steps
+from . import programs_children, programs_errors, programs_events, programs_joins, programs_mixed, programs_state, programs_steps
 from .world import World
 
 Driver = Callable[[], None]
 Program = Callable[[World], Driver]
 
-GROUPS = (programs_steps, programs_joins, programs_events, programs_children, programs_state, programs_errors)
+GROUPS = (programs_steps, programs_joins, programs_events, programs_children, programs_state, programs_errors, programs_mixed)
 
 PROGRAMS: dict[str, Program] = {
     name: function
