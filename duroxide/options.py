@@ -52,7 +52,8 @@ class RuntimeOptions(Record):
     orchestration_concurrency, worker_concurrency: turns and activities run at once (2, 2; 0: none).
     dispatcher_poll_interval_ms: the longest pause between looks at the store where no signal can come (100).
     orchestrator_lock_timeout_ms, worker_lock_timeout_ms, session_lock_timeout_ms: leases of instances (5,000), activities
-    (30,000) and sessions (30,000); the `..._renewal_buffer_ms` say how long before their end they are renewed.
+    (30,000) and sessions (30,000), renewed when a third of their time is over; the `..._renewal_buffer_ms` are accepted and only
+    checked against the others.
     max_attempts: how often a message may be fetched before it is given up as poison (10; negative: no limit).
     max_sessions_per_runtime (10), session_idle_timeout_ms (300,000), worker_node_id: sessions held here, and by whom.
     worker_tag_filter: which activities this runtime takes, see `TagFilter`.
