@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +150,11 @@ def test_a_store_without_cold_calls_is_spared_nothing_else() -> None:
     spared = {case.name for case in testing.cases()} - {case.name for case in testing.cases(admin=False, liveness=False)}
     assert spared == {case.name for case in testing.cases() if case.needs}
     assert spared >= {"bulk_deletion_filters_by_id_and_time", "ended_empty_sessions_are_swept"}
+
+
+def test_cases_refuse_to_pass_without_their_asserts() -> None:
+    run = subprocess.run([sys.executable, "-O", "-c", "import duroxide.testing as t; t.cases()"], capture_output=True, text=True)
+    assert run.returncode == 1 and "without python -O" in run.stderr
 
 
 # ── what has no test elsewhere and is not a store's ──────────────────────────────────────────────────────────────

@@ -48,6 +48,8 @@ def admin(*numbers: int) -> Callable[[Callable[[World], None]], Callable[[World]
 
 def cases(*, admin: bool = True, liveness: bool = True) -> list[Case]:
     """All cases that a store with, or without, the cold calls and the liveness calls has to pass."""
+    if not __debug__:
+        raise RuntimeError("the cases are made of assert statements: run them without python -O")
     for area in AREAS:
         importlib.import_module(f"duroxide.testing.{area}")
     lacking = {name for name, there in (("admin", admin), ("liveness", liveness)) if not there}
