@@ -31,7 +31,7 @@ Sides = dict[str, list[Figures]]  # "ours" and "reference", one entry a round
 
 @dataclass(frozen=True)
 class Workload:
-    """`size`: ours and the reference's, in place of {} in `text`; `quick`: both in a short run. `more_is_better`: rates, else times."""
+    """`size`: ours and the reference's, for the {} in `text`; `quick`: both in a short run. `more_is_better`: rates, not times."""
 
     name: str
     figure: str
@@ -44,7 +44,7 @@ class Workload:
 
 WORKLOADS = (
     Workload("drain", "drain", "drain: {} queued instances of one activity", "instances/s", (5000, 1000), (1000, 200), True),
-    Workload("latency", "latency_p50", "latency: start to result of an instance with one activity, p50 of {}", "ms", (300, 100), (100, 20)),
+    Workload("latency", "latency_p50", "latency: start to result of one activity, p50 of {}", "ms", (300, 100), (100, 20)),
     Workload("steps", "step", "chain: {} activities in sequence, per step", "ms", (1000, 1000), (300, 100)),
     Workload("width", "all", "`all()` over {} activities", "ms", (2000, 2000), (300, 300)),
     Workload("messages", "message", "queue message to the status that answers it, p50 of {}", "ms", (300, 100), (100, 30)),
@@ -139,12 +139,12 @@ def machine() -> str:
     processor = platform.processor() or platform.machine()
     return (
         f"{os.cpu_count()} cores ({processor}, {platform.system()}), Python {platform.python_version()}, "
-        f"SQLite {apsw.sqlite_lib_version()}; ours {duroxide.__version__} with synchronous=FULL, {REFERENCE} with synchronous=NORMAL."
+        f"SQLite {apsw.sqlite_lib_version()}; ours {duroxide.__version__} with synchronous=FULL, {REFERENCE} with NORMAL."
     )
 
 
 def report(results: dict[str, Sides], rounds: int, quick: bool) -> str:
-    lines = [f"Median [range] of {rounds} rounds, a run of each side in turns; a ratio is of the two runs of a round. {machine()}", ""]
+    lines = [f"Median [range] of {rounds} rounds, a run of each side in turns; a ratio is of the two of a round. {machine()}", ""]
     lines += ["| workload | ours | reference | ratio |", "|---|---|---|---|"]
     lines += [row(workload, results[workload.name], quick) for workload in WORKLOADS if workload.name in results]
     if "steps" in results:
@@ -166,7 +166,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
     parser.add_argument("--reference", metavar="PYTHON", help="a Python that has the reference installed")
-    parser.add_argument("--env", type=Path, default=HERE / ".reference", metavar="DIR", help="where it is installed (bench/.reference)")
+    parser.add_argument("--env", type=Path, default=HERE / ".reference", metavar="DIR", help="where it is installed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure of every run")
     parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
     given = parser.parse_args()

@@ -80,7 +80,7 @@ class Environment:
 def history(steps: int) -> tuple[list[tuple[int, str]], Any]:
     """The events of a chain with `steps` finished steps, and its live execution."""
     env, events = Environment(), []
-    start = '{"StartOrchestration":{"instance":"i","orchestration":"chain","input":"null","version":null,"parent_instance":null,"parent_id":null}}'
+    start = '{"StartOrchestration":{"instance":"i","orchestration":"chain","input":"null","version":null}}'
     ran = run_turn(Turn(ClaimedTurn("i", "t", [(1, start, 1)], 1, 0, 0, None, None, None), "i", "t"), None, env, 1_000)
     while True:
         events += [(id, text) for id, _, text in ran.done.events]
