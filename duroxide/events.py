@@ -7,13 +7,16 @@ Refuses to know history matching, stores and threads. Imports nothing of ours.
 from __future__ import annotations
 
 import json
-from json.encoder import encode_basestring as quote
+from collections.abc import Callable
+from json import encoder
 from typing import Any
 
 STAMP = "0.1.32"  # written into every event; its triple pins the execution
 PINNED = (0, 1, 32)
 VERSIONS = (0, 1032)  # packed range of pins that this engine replays
 SYSCALL = "__duroxide_syscall:"
+
+quote: Callable[[str], str] = encoder.encode_basestring  # a text as JSON, other alphabets as they are
 
 # Stored type -> the kind that users see where the two differ.
 _SHOWN = {
