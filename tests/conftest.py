@@ -1,0 +1,25 @@
+"""Fixtures that several files use: a PostgreSQL server and a schema in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import postgres_server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_server.Server]:
+    """One real server for the whole run; tests are skipped, and say why, only where there is none."""
+    with postgres_server.shared() as server:
+        if server is None:
+            pytest.skip(postgres_server.MISSING)
+        yield server
+
+
+@pytest.fixture
+def schema(postgres: postgres_server.Server) -> Iterator[str]:
+    """The name of a schema that does not exist yet; dropped afterwards."""
+    with postgres.schema() as name:
+        yield name
