@@ -206,7 +206,7 @@ def test_what_is_not_known_is_refused_with_nothing_written(postgres: Server, sch
     as_the_reference_makes_it(postgres, schema)
     prepare(postgres, schema)
     postgres.execute(change.replace("{s}", schema))
-    postgres.execute(f"DROP INDEX {schema}.dx_executions_status")  # so that there would be something to complete
+    postgres.execute(f"DROP INDEX {schema}.dx_instances_created")  # so that there would be something to complete
     before = vars(Held(postgres, schema))
     with pytest.raises(ProviderError, match="nothing was changed") as caught:
         prepare(postgres, schema)

@@ -73,7 +73,11 @@ REFERENCE_INDEXES: tuple[str, ...] = (
 
 # Ours, in every schema, adopted ones too: what the hot statements stand on, and what the admin calls stand on.
 HOT_INDEXES: tuple[str, ...] = ()
-ADMIN_INDEXES: tuple[str, ...] = ("CREATE INDEX IF NOT EXISTS dx_executions_status ON {s}.executions (status)",)
+ADMIN_INDEXES: tuple[str, ...] = (
+    # Without the completed ones, which are most: lists of what runs or failed, at little cost where instances complete.
+    "CREATE INDEX IF NOT EXISTS dx_executions_open ON {s}.executions (status, instance_id) WHERE status IN ('Running', 'Failed')",
+    "CREATE INDEX IF NOT EXISTS dx_instances_created ON {s}.instances (created_at, instance_id)",
+)
 
 # name of the schema -> (table, column, whether it must be filled: NOT NULL without a default)
 COLUMNS = (
