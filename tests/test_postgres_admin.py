@@ -336,7 +336,7 @@ def scans(bare: Bare, template: str) -> set[str]:
 
 # What counts or lists all may read all, and no more than that.
 WHOLE = {
-    "INSTANCES": set(), "BY_STATUS": {"executions", "instances"}, "TOTALS": {"instances", "executions", "history"},
+    "INSTANCES": set(), "BY_STATUS": {"executions"}, "TOTALS": {"instances", "history"},
     "DEPTHS": {"orchestrator_queue", "worker_queue"}, "ROOTS_ENDED": set(), "ANY": set(), "INSTANCES_OF": set(),
 }  # fmt: skip
 PIECES = {"EARLIEST", "LATEST", "AND_BEFORE", "AND_IDS", "OLDEST_FIRST"}

@@ -71,8 +71,9 @@ INSTANCES = "SELECT instance_id FROM {s}.instances ORDER BY created_at DESC, ins
 INSTANCES_OF = (
     f"SELECT i.instance_id FROM {_CURRENT} WHERE e.status = %(status)s ORDER BY i.created_at DESC, i.instance_id DESC"
 )
-BY_STATUS = f"SELECT e.status, count(*) FROM {_CURRENT} GROUP BY e.status"
-TOTALS = "SELECT (SELECT count(*) FROM {s}.instances), (SELECT count(*) FROM {s}.executions), (SELECT count(*) FROM {s}.history)"
+# All but the current execution have continued as new: no join tells which ones these are (10^6 instances: 640 ms with it, 130 without).
+BY_STATUS = "SELECT status, count(*) FROM {s}.executions GROUP BY status"
+TOTALS = "SELECT (SELECT count(*) FROM {s}.instances), (SELECT count(*) FROM {s}.history)"
 # What may be claimed at once. The sum of two counts, so that each has an index.
 DEPTHS = (
     "SELECT (SELECT count(*) FROM {s}.orchestrator_queue WHERE (lock_token IS NULL OR locked_until <= %(now)s) AND visible_at <= "
