@@ -60,10 +60,19 @@ class Server:
 
     def control(self, action: str, *arguments: str) -> None:
         """`pg_ctl`: "stop", "start" or "restart"; with "-m", "immediate" it is a crash."""
+        program = str(self._own.bin_path / "pg_ctl")
+        where = ["-w", "-t", "60", "-s", "-D", str(self._own.pgdata), "-l", str(self._own.log)]
+        if action == "start":  # "restart" remembers how it was started
+            where += ["-o", f'-h "" -k {self._own.get_postmaster_info().socket_dir}']
         subprocess.run(
-            [str(self._own.bin_path / "pg_ctl"), "-w", "-t", "60", "-s", "-D", str(self._own.pgdata), "-l", str(self._own.log), *arguments, action],
-            check=True, timeout=90, user=self._own.system_user, stdout=subprocess.DEVNULL, cwd="/",
-        )  # fmt: skip
+            [program, *where, *arguments, action], check=True, timeout=90, user=self._own.system_user, stdout=subprocess.DEVNULL, cwd="/"
+        )
+
+    def require_password(self, role: str) -> None:
+        """From now on `role` signs in with its password only; the others as before."""
+        path = self._own.pgdata / "pg_hba.conf"
+        path.write_text(f"local all {role} scram-sha-256\n" + path.read_text())
+        self.execute("SELECT pg_reload_conf()")
 
     def set(self, **settings: str) -> None:
         """ALTER SYSTEM and reload; "" means back to the default."""
