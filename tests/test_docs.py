@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "bench" / "README.md", *(ROOT / "docs").rglob("*.md")]
-DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 PARTS = ("## Context", "## Options", "## Choice", "## Consequences")
 
 _LINK = re.compile(r"\[([^\]\n]+)\]\(([^)\s]+)\)")
@@ -119,8 +119,8 @@ def test_a_decision_has_its_parts_and_is_short(path: Path) -> None:
     assert len(text.splitlines()) <= 30
 
 
-def test_decisions_are_numbered_without_a_gap() -> None:
-    assert [path.name[:4] for path in DECISIONS] == [f"{n:04}" for n in range(1, len(DECISIONS) + 1)]
+def test_no_two_decisions_have_one_number() -> None:
+    assert len({path.name[:4] for path in DECISIONS}) == len(DECISIONS)
 
 
 def test_the_map_shows_every_module() -> None:
