@@ -60,41 +60,49 @@ def _trace(context: Any, level: str, message: str) -> None:
 
 
 def orchestration_trace_log(token: str, level: str, message: str) -> None:
+    """`OrchestrationContext.trace_info` and its sisters, by `level` (info, warn, error, debug; others count as info)."""
     _trace(_orchestration(token), level, message)
 
 
 def activity_trace_log(token: str, level: str, message: str) -> None:
+    """`ActivityContext.trace_info` and its sisters, by `level`."""
     _trace(_activity(token), level, message)
 
 
 def activity_is_cancelled(token: str) -> bool:
+    """`ActivityContext.is_cancelled`; False for a token that nobody has."""
     context = _activity(token)
     return context is not None and context.is_cancelled()
 
 
 def activity_tag(token: str) -> str | None:
+    """`ActivityContext.tag`; None for a token that nobody has."""
     context = _activity(token)
     return None if context is None else context.tag()
 
 
 def activity_get_client(token: str) -> Client | None:
+    """`ActivityContext.get_client`; None for a token that nobody has."""
     context = _activity(token)
     return None if context is None else context.get_client()
 
 
 def orchestration_set_custom_status(token: str, status: str) -> None:
+    """`OrchestrationContext.set_custom_status`."""
     context = _orchestration(token)
     if context is not None:
         context.set_custom_status(status)
 
 
 def orchestration_reset_custom_status(token: str) -> None:
+    """`OrchestrationContext.reset_custom_status`."""
     context = _orchestration(token)
     if context is not None:
         context.reset_custom_status()
 
 
 def orchestration_get_custom_status(token: str) -> str | None:
+    """`OrchestrationContext.get_custom_status`."""
     context = _orchestration(token)
     return None if context is None else context.get_custom_status()
 

@@ -44,8 +44,13 @@ class Client:
     """Calls of one program on one store; thread-safe, cheap to make, any number per provider.
 
     What a call returned from is durable. Every wait ends as soon as the store changes; times are in ms.
-    Raises TypeError, OverflowError or UnicodeEncodeError for arguments of the wrong kind, `StoreError` (a RuntimeError) when
-    the store cannot do what was asked.
+
+    Every call raises TypeError, OverflowError or UnicodeEncodeError for arguments of the wrong kind, before anything is
+    written, and a RuntimeError when the store cannot do what was asked (`StoreError` from those that write or read an instance,
+    `ProviderError` from those that look and remove). Payloads are what `json.dumps` takes. The typed variants of starts, events
+    and queues are the same calls under a second name.
+
+    `provider`: a `SqliteProvider` or another store, as for `Runtime`.
     """
 
     def __init__(self, provider: Any) -> None:
@@ -65,17 +70,17 @@ class Client:
     def start_orchestration(self, instance_id: str, name: str, input: Any = None) -> None:
         """Start the latest version of an orchestration. Does nothing if the id exists, running or finished.
 
-        `input` is anything that `json.dumps` takes. Raises OptionError (ValueError and RuntimeError) for an id with the
-        marker `sub::`, which the engine uses for children.
+        Whether `name` is registered anywhere is not looked at: the instance waits for a runtime that has it. Raises OptionError
+        for an id that begins with `sub::` or contains `::sub::`, which the engine uses for children.
         """
         self._send([_start(instance_id, name, input)])
 
     def start_orchestration_versioned(self, instance_id: str, name: str, input: Any, version: str) -> None:
-        """Start that version (major.minor.patch); OptionError if the text is no version."""
+        """As `start_orchestration`, of that version (`major.minor.patch`); OptionError if the text is no version."""
         self._send([_start(instance_id, name, input, arguments.text("version", version))])
 
     def start_orchestrations(self, starts: Iterable[tuple[Any, ...]]) -> None:
-        """Start many in one transaction: `(instance_id, name)`, `(..., input)` or `(..., input, version)` each.
+        """Start many in one transaction: (instance_id, name), (instance_id, name, input) or (instance_id, name, input, version) each.
 
         All or none: an argument that is refused, or a store that fails, starts nothing.
         """
@@ -84,17 +89,27 @@ class Client:
             self._send(messages)
 
     def raise_event(self, instance_id: str, event_name: str, data: Any = None) -> None:
-        """Send an event to whoever waits for it now (`wait_for_event`). It is not kept: see `enqueue_event` for that."""
+        """Send an event to whoever waits for it now (`OrchestrationContext.wait_for_event`).
+
+        It is not kept: one that nobody waits for is lost, and one to an id that does not exist goes nowhere, without an error.
+        See `enqueue_event` for messages that are kept.
+        """
         payload, instance = json.dumps(data), arguments.text("instance_id", instance_id)
         self._send([(instance, events.external_item(instance, arguments.text("event_name", event_name), payload), 0)])
 
     def enqueue_event(self, instance_id: str, queue_name: str, data: Any = None) -> None:
-        """Append a message to a queue of a started instance; it is kept until `dequeue_event` takes it."""
+        """Append a message to a queue of a started instance; kept until `OrchestrationContext.dequeue_event` takes it.
+
+        To an id that does not exist, or has ended, it goes nowhere, without an error.
+        """
         payload, instance = json.dumps(data), arguments.text("instance_id", instance_id)
         self._send([(instance, events.queue_item(instance, arguments.text("queue_name", queue_name), payload), 0)])
 
     def cancel_instance(self, instance_id: str, reason: str | None = None) -> None:
-        """Cancel at the instance's next turn, children included; one that does not exist yet is cancelled when it starts."""
+        """Cancel at the instance's next turn, children included; one that does not exist yet is cancelled when it starts.
+
+        It ends as "Failed" with the error `canceled: {reason}`. One that has ended stays as it is; the first reason counts.
+        """
         instance = arguments.text("instance_id", instance_id)
         self._send([(instance, events.cancel_item(instance, arguments.optional_text("reason", reason) or ""), 0)])
 
@@ -114,12 +129,19 @@ class Client:
         return OrchestrationResult("NotFound") if row is None else _result(row)
 
     def wait_for_orchestration(self, instance_id: str, timeout_ms: int = 30_000) -> OrchestrationResult:
-        """The final status. Raises OperationTimeout (RuntimeError and TimeoutError); a negative timeout waits for ever."""
+        """The status, as soon as the instance has ended. A negative timeout waits for ever, 0 looks once.
+
+        Raises OperationTimeout (a RuntimeError and TimeoutError), also for an id that does not exist.
+        """
         instance, limit = arguments.text("instance_id", instance_id), arguments.signed("timeout_ms", timeout_ms)
         return self._wait(instance, lambda: _if(_ended, self._status(instance)), FOREVER if limit < 0 else limit)
 
     def wait_for_orchestration_typed(self, instance_id: str, timeout_ms: int = 30_000) -> Any:
-        """The output. Raises OrchestrationFailed with the error's text if it failed, OperationTimeout as above."""
+        """The output, decoded, as soon as the instance has ended.
+
+        Raises OrchestrationFailed (or its subclass NondeterminismError or PoisonError) with the error's text if it failed,
+        OperationTimeout as `wait_for_orchestration`.
+        """
         result = self.wait_for_orchestration(instance_id, timeout_ms)
         if result.status == "Failed":
             raise self._failure(instance_id)(result.error or "Orchestration failed", instance_id)
@@ -142,7 +164,8 @@ class Client:
     ) -> OrchestrationResult:
         """The status as soon as its `custom_status_version` is above `last_seen_version`, or the instance has ended.
 
-        `poll_interval_ms` is accepted and not needed. Raises OperationTimeout.
+        Passing the `custom_status_version` of the last answer makes a loop that misses nothing but what was overwritten meanwhile.
+        `poll_interval_ms` is accepted and not needed. Raises OperationTimeout; OverflowError for a negative number.
         """
         instance, seen = arguments.text("instance_id", instance_id), arguments.unsigned("last_seen_version", last_seen_version)
         arguments.unsigned("poll_interval_ms", poll_interval_ms)
@@ -173,7 +196,7 @@ class Client:
     # ── key-value ──
 
     def get_kv_value(self, instance_id: str, key: str) -> str | None:
-        """The text that the instance stored under `key` by its last committed turn, or None."""
+        """The text that the instance has stored under `key`, as of its last committed turn; None if there is no such entry or instance."""
         return self._native.kv_value(arguments.text("instance_id", instance_id), arguments.text("key", key))
 
     def get_kv_value_typed(self, instance_id: str, key: str) -> Any:
@@ -182,26 +205,29 @@ class Client:
         return None if value is None else json.loads(value)
 
     def wait_for_kv_value(self, instance_id: str, key: str, timeout_ms: int = 30_000) -> str:
-        """The text stored under `key`, as soon as there is one. Raises OperationTimeout (RuntimeError and TimeoutError)."""
+        """The text stored under `key`, as soon as there is one. Raises OperationTimeout; OverflowError for a negative timeout."""
         instance, name = arguments.text("instance_id", instance_id), arguments.text("key", key)
         limit = arguments.unsigned("timeout_ms", timeout_ms)
         text = f"Timed out waiting for value '{name}' on instance '{instance}'"
         return self._wait(instance, lambda: self._native.kv_value(instance, name), limit, text)
 
     def wait_for_kv_value_typed(self, instance_id: str, key: str, timeout_ms: int = 30_000) -> Any:
+        """As `wait_for_kv_value`, decoded; ValueError if it is not JSON."""
         return json.loads(self.wait_for_kv_value(instance_id, key, timeout_ms))
 
     # ── numbers and lists ──
 
     def get_system_metrics(self) -> SystemMetrics:
+        """Counts over the whole store; it reads all of it, so ask it every some seconds at most."""
         return SystemMetrics._make(**self._native.system_metrics())
 
     def get_orchestration_stats(self, instance_id: str) -> SystemStats | None:
-        """Sizes of one instance, None if there is no such instance."""
+        """Sizes of one instance (`SystemStats`), None if there is no such instance."""
         found = self._native.stats(arguments.text("instance_id", instance_id))
         return None if found is None else SystemStats._make(**found)
 
     def get_queue_depths(self) -> QueueDepths:
+        """What waits in the queues now."""
         return QueueDepths._make(**self._native.queue_depths(clock.now()))
 
     def list_all_instances(self) -> list[str]:
@@ -217,7 +243,7 @@ class Client:
         return self._native.executions(arguments.text("instance_id", instance_id))
 
     def get_instance_info(self, instance_id: str) -> InstanceInfo:
-        """Raises NotFound (RuntimeError and LookupError)."""
+        """Name, version, status, output and times of an instance. Raises NotFound (a RuntimeError and LookupError)."""
         instance = arguments.text("instance_id", instance_id)
         found = self._native.instance_info(instance)
         if found is None:
@@ -225,7 +251,7 @@ class Client:
         return InstanceInfo._make(**found)
 
     def get_execution_info(self, instance_id: str, execution_id: int) -> ExecutionInfo:
-        """Raises NotFound (RuntimeError and LookupError)."""
+        """Status, output, times and event count of one execution. Raises NotFound (a RuntimeError and LookupError)."""
         instance, number = arguments.text("instance_id", instance_id), arguments.signed("execution_id", execution_id)
         found = self._native.execution_info(instance, number)
         if found is None:
@@ -239,7 +265,7 @@ class Client:
         return [_event(text) for _, text in (row.events if row else [])]
 
     def get_instance_tree(self, instance_id: str) -> InstanceTree:
-        """The instance and its descendants, root first; an unknown id is a tree of its own."""
+        """The instance and its descendants, root first, depth first; an unknown id is a tree of its own."""
         instance = arguments.text("instance_id", instance_id)
         ids = self._native.tree(instance) or [instance]
         return InstanceTree._make(root_id=instance, all_ids=ids, size=len(ids))
@@ -247,8 +273,10 @@ class Client:
     # ── removal ──
 
     def delete_instance(self, instance_id: str, force: bool = False) -> DeleteInstanceResult:
-        """Remove a root instance with its whole tree. Raises NotFound, or RuntimeError for a child and, without `force`, for
-        a tree in which something still runs."""
+        """Remove a root instance with its whole tree, history and queued messages; the id is free again.
+
+        Raises NotFound; ProviderError (a RuntimeError) for a child, and without `force` for a tree in which something runs.
+        """
         instance, forced = arguments.text("instance_id", instance_id), arguments.flag("force", force)
         info = self._native.instance_info(instance)
         if info is None:
@@ -260,14 +288,14 @@ class Client:
         return DeleteInstanceResult._make(**self._native.delete(self._native.tree(instance), forced))
 
     def delete_instance_bulk(self, filter: InstanceFilter | None = None) -> DeleteInstanceResult:
-        """Remove root instances that have ended, with their trees; others are skipped. At most 1,000 unless `limit` says so."""
+        """Remove root instances that have ended, with their trees; others are skipped. At most 1,000 unless the filter's `limit` says so."""
         chosen = _instance(filter, "filter", InstanceFilter)
         return DeleteInstanceResult._make(
             **self._native.delete_bulk(chosen.instance_ids, chosen.completed_before, _limit(chosen.limit))
         )
 
     def prune_executions(self, instance_id: str, options: PruneOptions | None = None) -> PruneResult:
-        """Remove old executions of one instance, never the current or a running one. Raises NotFound."""
+        """Remove old executions of one instance (all without options), never the current or a running one. Raises NotFound."""
         instance, chosen = arguments.text("instance_id", instance_id), _instance(options, "options", PruneOptions)
         if self._native.load(instance, None, NO_EVENTS) is None:
             raise errors.NotFound(f"prune_executions: Instance {instance} not found")

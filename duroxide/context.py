@@ -86,7 +86,10 @@ class ScheduledTask(dict[str, Any]):
     """The descriptor of an activity: yield it, or put it into `all`/`race`."""
 
     def with_tag(self, tag: str | None) -> ScheduledTask:
-        """Only workers that take `tag` run it (`RuntimeOptions.worker_tag_filter`); changes this descriptor and returns it."""
+        """Only runtimes that take `tag` run it (`RuntimeOptions.worker_tag_filter`); None: no tag. Changes this and returns it.
+
+        A tag of more than `MAX_TAG_NAME_BYTES` fails the instance.
+        """
         self["tag"] = tag
         return self
 
@@ -104,13 +107,21 @@ def of_token(token: str) -> OrchestrationContext | ActivityContext | None:
 class OrchestrationContext:
     """The first argument of an orchestration.
 
-    Methods that schedule return a descriptor and do nothing else; `yield` it (or an `all`/`race` of several) to get the
-    result. Status, KV and trace methods act at once. `input` is anything that `json.dumps` takes; the `..._typed` variants
-    pass a str on as it is, as JSON text. An activity or child that fails raises at the yield (`ActivityError`,
-    `SubOrchestrationError`; both are `Exception`s whose text is that of the failure).
+    Methods that schedule return a descriptor (a dict) and do nothing else: yield it, or an `all` or `race` of several, to get
+    the result. They raise TypeError for an `input` that `json.dumps` does not take; a descriptor with wrong kinds in it fails
+    the instance when it is yielded. The methods for status, key-value and traces act at once and are written with the turn.
+
+    Results are what `json.loads` makes of what was stored. An activity or child that fails raises at the yield:
+    `ActivityError`, `SubOrchestrationError`. The typed variants differ in one thing: a str as `input` is passed on as it is,
+    as JSON text, so "123" arrives as the number; their `result_type` is for the reader and is not looked at.
 
     Made by the runtime from an execution; or by hand from a dict with instanceId, executionId, orchestrationName and
     orchestrationVersion, and then the immediate calls do nothing.
+
+    :ivar instance_id: the id that `Client.start_orchestration` was given, or that of a child
+    :ivar execution_id: 1, and one more after each `continue_as_new`
+    :ivar orchestration_name: the name under which the function is registered
+    :ivar orchestration_version: the version of it that runs, for example "1.0.0"
     """
 
     instance_id: str
@@ -133,36 +144,42 @@ class OrchestrationContext:
     # ── activities ──
 
     def schedule_activity(self, name: str, input: Any = None, session_id: str | None = None) -> ScheduledTask:
-        """Run an activity; with `session_id`, on the runtime that owns that session."""
+        """Run an activity; yields its result. With `session_id`, on the runtime that owns that session."""
         return _activity(name, _dumps(input), session_id)
 
     def schedule_activity_typed(self, name: str, input: Any = None, result_type: type | None = None) -> ScheduledTask:
+        """As `schedule_activity`; a str as `input` is JSON text."""
         return ScheduledTask(type="activity", name=name, input=_raw(input), _typed=True)
 
     def schedule_activity_on_session(self, name: str, input: Any, session_id: str) -> ScheduledTask:
+        """Run an activity on the runtime that owns the session; `session_id` is any str."""
         return ScheduledTask(type="activityWithSession", name=name, input=_dumps(input), sessionId=session_id)
 
     def schedule_activity_on_session_typed(self, name: str, input: Any = None, session_id: str | None = None) -> ScheduledTask:
+        """As `schedule_activity_on_session`; a str as `input` is JSON text."""
         return ScheduledTask(type="activityWithSession", name=name, input=_raw(input), sessionId=session_id, _typed=True)
 
     def schedule_activity_with_retry(self, name: str, input: Any, retry: dict[str, Any]) -> ScheduledTask:
         """Run an activity up to `max_attempts` times (default 3), with pauses between the attempts.
 
-        `backoff`: None or "exponential" (100 ms, doubling, at most 30 s), "fixed" (1 s), any other text: linear (100 ms per
-        attempt, at most 30 s); or a dict {"type": "exponential" | "linear" | "fixed", "initial_ms", "multiplier", "max_ms"}.
-        `timeout_ms` limits one attempt and ends the whole retry when it is over; `total_timeout_ms` overrides it (the
-        reference's meaning); `overall_timeout_ms` limits all attempts and pauses together.
+        `retry` may have: `backoff`, which is None or "exponential" (100 ms, doubling, at most 30 s), "fixed" (1 s), any other
+        text for linear (100 ms per attempt, at most 30 s), or a dict {"type": "exponential" | "linear" | "fixed", "initial_ms",
+        "multiplier", "max_ms"}; `timeout_ms`, which limits one attempt and ends the whole retry when it is over
+        (`total_timeout_ms` overrides it, the reference's meaning); `overall_timeout_ms`, which limits all attempts and pauses
+        together. Raises at the yield: the last attempt's `ActivityError`, or `ActivityTimeout`.
         """
         return ScheduledTask(type="activityWithRetry", name=name, input=_dumps(input), retry=_retry(retry))
 
     def schedule_activity_with_retry_typed(
         self, name: str, input: Any = None, retry: dict[str, Any] | None = None
     ) -> ScheduledTask:
+        """As `schedule_activity_with_retry`; a str as `input` is JSON text."""
         return ScheduledTask(type="activityWithRetry", name=name, input=_raw(input), retry=_retry(retry or {}), _typed=True)
 
     def schedule_activity_with_retry_on_session(
         self, name: str, input: Any, retry: dict[str, Any], session_id: str
     ) -> ScheduledTask:
+        """As `schedule_activity_with_retry`, each attempt on the runtime that owns the session."""
         return ScheduledTask(
             type="activityWithRetryOnSession", name=name, input=_dumps(input), retry=_retry(retry), sessionId=session_id
         )
@@ -170,6 +187,7 @@ class OrchestrationContext:
     def schedule_activity_with_retry_on_session_typed(
         self, name: str, input: Any = None, retry: dict[str, Any] | None = None, session_id: str | None = None
     ) -> ScheduledTask:
+        """As `schedule_activity_with_retry_on_session`; a str as `input` is JSON text."""
         return ScheduledTask(
             type="activityWithRetryOnSession",
             name=name,
@@ -182,123 +200,156 @@ class OrchestrationContext:
     # ── timers, events, queues ──
 
     def schedule_timer(self, delay_ms: int) -> Task:
-        """Sleep for `delay_ms` ms, across restarts."""
+        """Sleep for `delay_ms` ms (an int, 0 or more), across restarts; yields None. Never early; late by what the machine needs,
+        or by how long nobody ran."""
         return {"type": "timer", "delayMs": delay_ms}
 
     def wait_for_event(self, name: str) -> Task:
-        """The payload of the next `Client.raise_event` of that name. Not buffered: an event that nobody waits for is lost."""
+        """Yields the payload of the next `Client.raise_event` of that name. Not kept: an event that nobody waits for is lost."""
         return {"type": "waitEvent", "name": name}
 
     def wait_for_event_typed(self, name: str) -> Task:
+        """As `wait_for_event`."""
         return {"type": "waitEvent", "name": name, "_typed": True}
 
     def dequeue_event(self, queue_name: str) -> Task:
-        """The next message of that queue (`Client.enqueue_event`), first in first out, kept until somebody takes it."""
+        """Yields the next message of that queue (`Client.enqueue_event`), first in first out, kept until somebody takes it."""
         return {"type": "dequeueEvent", "queueName": queue_name}
 
     def dequeue_event_typed(self, queue_name: str) -> Task:
+        """As `dequeue_event`."""
         return {"type": "dequeueEvent", "queueName": queue_name, "_typed": True}
 
     # ── other orchestrations ──
 
     def schedule_sub_orchestration(self, name: str, input: Any = None) -> Task:
-        """Run a child orchestration and wait for its output."""
+        """Run a child, of the latest registered version; yields its output. Its id is made from that of this instance."""
         return {"type": "subOrchestration", "name": name, "input": _dumps(input)}
 
     def schedule_sub_orchestration_typed(self, name: str, input: Any = None, result_type: type | None = None) -> Task:
+        """As `schedule_sub_orchestration`; a str as `input` is JSON text."""
         return {"type": "subOrchestration", "name": name, "input": _raw(input), "_typed": True}
 
     def schedule_sub_orchestration_with_id(self, name: str, instance_id: str, input: Any = None) -> Task:
+        """Run a child under an id of yours; `SubOrchestrationError` at the yield if there is an instance of that id already."""
         return {"type": "subOrchestrationWithId", "name": name, "instanceId": instance_id, "input": _dumps(input)}
 
     def schedule_sub_orchestration_with_id_typed(self, name: str, instance_id: str, input: Any = None) -> Task:
+        """As `schedule_sub_orchestration_with_id`; a str as `input` is JSON text."""
         task = {"type": "subOrchestrationWithId", "name": name, "instanceId": instance_id, "input": _raw(input)}
         return {**task, "_typed": True}
 
     def schedule_sub_orchestration_versioned(self, name: str, version: str | None = None, input: Any = None) -> Task:
+        """Run a child of that version; None: the latest registered."""
         return {"type": "subOrchestrationVersioned", "name": name, "version": version, "input": _dumps(input)}
 
     def schedule_sub_orchestration_versioned_with_id(
         self, name: str, version: str | None, instance_id: str, input: Any = None
     ) -> Task:
+        """Run a child of that version (None: the latest) under an id of yours."""
         task = {"type": "subOrchestrationVersionedWithId", "name": name, "version": version, "instanceId": instance_id}
         return {**task, "input": _dumps(input)}
 
     def start_orchestration(self, name: str, instance_id: str, input: Any = None) -> Task:
-        """Start an orchestration of its own, without waiting for it; nothing happens if the id exists."""
+        """Start an orchestration of its own, nobody's child. Yields None at once; nothing happens if the id exists."""
         return {"type": "orchestration", "name": name, "instanceId": instance_id, "input": _dumps(input)}
 
     def start_orchestration_typed(self, name: str, instance_id: str, input: Any = None) -> Task:
+        """As `start_orchestration`; a str as `input` is JSON text."""
         return {"type": "orchestration", "name": name, "instanceId": instance_id, "input": _raw(input)}
 
     def start_orchestration_versioned(self, name: str, version: str, instance_id: str, input: Any = None) -> Task:
+        """As `start_orchestration`, of that version."""
         task = {"type": "orchestrationVersioned", "name": name, "version": version, "instanceId": instance_id}
         return {**task, "input": _dumps(input)}
 
     def start_orchestration_versioned_typed(self, name: str, version: str, instance_id: str, input: Any = None) -> Task:
+        """As `start_orchestration_versioned`; a str as `input` is JSON text."""
         task = {"type": "orchestrationVersioned", "name": name, "version": version, "instanceId": instance_id}
         return {**task, "input": _raw(input)}
 
     def continue_as_new(self, input: Any = None) -> Task:
-        """End this execution and begin the next one with an empty history and the latest version; has to be yielded."""
+        """End this execution and begin the next with `input`, an empty history and the latest registered version.
+
+        Has to be yielded, and never comes back. Custom status, key-value entries and unread queue messages go over.
+        """
         return {"type": "continueAsNew", "input": _dumps(input)}
 
     def continue_as_new_typed(self, input: Any = None) -> Task:
+        """As `continue_as_new`; a str as `input` is JSON text."""
         return {"type": "continueAsNew", "input": _raw(input)}
 
     def continue_as_new_versioned(self, input: Any, version: str | None = None) -> Task:
+        """As `continue_as_new`, with that version; None: the latest registered."""
         return {"type": "continueAsNewVersioned", "input": _dumps(input), "version": version}
 
     # ── values that must not differ on replay ──
 
     def new_guid(self) -> Task:
-        """A random UUID as text."""
+        """Yields a random UUID (version 4) as text of 36 characters; the same one at each replay."""
         return {"type": "newGuid"}
 
     def utc_now(self) -> Task:
-        """The time in Unix ms."""
+        """Yields the time as an int in Unix ms; the same one at each replay."""
         return {"type": "utcNow"}
 
     def get_kv_value_from_instance(self, instance_id: str, key: str) -> ScheduledTask:
-        """The text stored under `key` in another instance, or None."""
+        """Yields the text stored under `key` in another instance, as it is then; None if there is no such entry or instance."""
         input = _dumps({"instance_id": instance_id, "key": key})
         return ScheduledTask(type="activity", name="__duroxide_syscall:get_kv_value", input=input)
 
     # ── several at once ──
 
     def all(self, tasks: list[Any] | tuple[Any, ...]) -> Task:
-        """Wait for all: a list in the order of `tasks` of `{"ok": value}` or `{"err": text}`; a failing member does not raise."""
+        """Wait for all; yields a list in the order of `tasks`, of {"ok": value} or {"err": text} each.
+
+        A member that fails does not raise. Members are what the schedule methods return, waits, timers, and other `all` and
+        `race`, in any number and to any depth. `all([])` yields [].
+        """
         return {"type": "join", "tasks": tasks}
 
     def all_typed(self, tasks: list[Any] | tuple[Any, ...]) -> Task:
-        """As `all`, with the plain value in place of `{"ok": value}`."""
+        """As `all`, with the plain value in place of {"ok": value}; {"err": text} stays."""
         return {"type": "join", "tasks": tasks, "_typed_all": True}
 
     def race(self, *tasks: Any) -> Task:
-        """Wait for the first of any number: `{"index": i, "value": value}`; the others are cancelled.
-        Raises if the winner failed."""
+        """Wait for the first of any number of tasks; yields {"index": its place from 0, "value": what it gave}.
+
+        The others are dropped: activities are told (`ActivityContext.is_cancelled`), children cancelled, waits taken back
+        without losing a message. Raises if the winner failed.
+        """
         return {"type": "select", "tasks": list(tasks)}
 
     def race_typed(self, *tasks: Any) -> Task:
+        """As `race`."""
         return {"type": "select", "tasks": list(tasks), "_typed_race": True}
 
     # ── custom status and KV: immediate, kept with the turn ──
 
     def set_custom_status(self, status: Any) -> None:
-        """Publish `str(status)` (at most 262,144 bytes) with this turn; see `Client.wait_for_status_change`."""
+        """Publish `str(status)` (at most 262,144 bytes) with this turn; the last one of a turn counts.
+
+        Clients see it in `OrchestrationResult.custom_status` and wait for it with `Client.wait_for_status_change`.
+        """
         self._execution.set_custom_status(arguments.text("status", str(status)))
 
     def reset_custom_status(self) -> None:
+        """Take the custom status back: None again."""
         self._execution.set_custom_status(None)
 
     def get_custom_status(self) -> str | None:
+        """The custom status as set last, in this turn or before; None if there is none."""
         return self._execution.get_custom_status()
 
     def set_kv_value(self, key: Any, value: Any) -> None:
-        """Store `str(value)` (at most `MAX_KV_VALUE_BYTES`) under `str(key)` (at most `MAX_KV_KEYS` keys)."""
+        """Store `str(value)` (at most `MAX_KV_VALUE_BYTES`) under `str(key)` (at most `MAX_KV_KEYS` keys).
+
+        Too much of either fails the instance at the end of the turn.
+        """
         self._execution.kv_set(arguments.text("key", str(key)), arguments.text("value", str(value)))
 
     def get_kv_value(self, key: Any) -> str | None:
+        """The text stored under `str(key)`, in this turn or before; None if there is none."""
         return self._execution.kv_get(arguments.text("key", str(key)))
 
     def get_kv_all_keys(self) -> list[str]:
@@ -306,15 +357,19 @@ class OrchestrationContext:
         return sorted(self._execution.kv_items())
 
     def get_kv_all_values(self) -> dict[str, str]:
+        """A copy of all entries."""
         return dict(self._execution.kv_items())
 
     def get_kv_length(self) -> int:
+        """How many entries there are."""
         return len(self._execution.kv_items())
 
     def clear_kv_value(self, key: Any) -> None:
+        """Remove the entry, if it is there."""
         self._execution.kv_clear(arguments.text("key", str(key)))
 
     def clear_all_kv_values(self) -> None:
+        """Remove all entries."""
         self._execution.kv_clear_all()
 
     def prune_kv_values_updated_before(self, cutoff_ms: int) -> int:
@@ -324,15 +379,19 @@ class OrchestrationContext:
     # ── traces: logged once, not again on replay ──
 
     def trace_info(self, message: Any) -> None:
+        """Log `str(message)` at INFO with the ids of the instance, once: not again at a replay."""
         self._trace("info", message)
 
     def trace_warn(self, message: Any) -> None:
+        """As `trace_info`, at WARNING."""
         self._trace("warn", message)
 
     def trace_error(self, message: Any) -> None:
+        """As `trace_info`, at ERROR."""
         self._trace("error", message)
 
     def trace_debug(self, message: Any) -> None:
+        """As `trace_info`, at DEBUG."""
         self._trace("debug", message)
 
     def _trace(self, level: str, message: Any) -> None:
@@ -346,6 +405,14 @@ class ActivityContext:
 
     `ctx_info` has the keys instanceId, executionId, orchestrationName, orchestrationVersion, activityName, workerId and maybe
     activityId, sessionId, tag. `cancelled` and `client` are what `is_cancelled()` and `get_client()` ask while it runs.
+
+    :ivar instance_id: the instance that asked
+    :ivar execution_id: its execution, from 1
+    :ivar orchestration_name: its orchestration's name
+    :ivar orchestration_version: and version
+    :ivar activity_name: under which the function is registered
+    :ivar worker_id: the thread and the runtime: `work-{n}-{worker_node_id}`
+    :ivar session_id: the session that it was scheduled on, or None
     """
 
     def __init__(
@@ -376,11 +443,15 @@ class ActivityContext:
         self._cancelled = self._client = None
 
     def tag(self) -> str | None:
-        """The tag it was scheduled with."""
+        """The tag it was scheduled with (`ScheduledTask.with_tag`), or None."""
         return self._tag
 
     def is_cancelled(self) -> bool:
-        """Whether nobody waits for the result any more: the instance ended, or a race was lost. Long activities should look."""
+        """Whether nobody waits for the result any more; long activities should look.
+
+        True from the commit on that makes it so: the instance ended or was cancelled, a race was lost, a retry ran out of time,
+        the lease on this work was lost. False once the activity has returned.
+        """
         cancelled = self._cancelled
         return cancelled is not None and cancelled()
 
@@ -392,15 +463,19 @@ class ActivityContext:
         return client()
 
     def trace_info(self, message: Any) -> None:
+        """Log `str(message)` at INFO with the ids of the instance and the activity."""
         self._trace("info", message)
 
     def trace_warn(self, message: Any) -> None:
+        """As `trace_info`, at WARNING."""
         self._trace("warn", message)
 
     def trace_error(self, message: Any) -> None:
+        """As `trace_info`, at ERROR."""
         self._trace("error", message)
 
     def trace_debug(self, message: Any) -> None:
+        """As `trace_info`, at DEBUG."""
         self._trace("debug", message)
 
     def _trace(self, level: str, message: Any) -> None:

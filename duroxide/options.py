@@ -140,8 +140,8 @@ class RuntimeOptions(Record):
 
 
 class PruneOptions(Record):
-    """Which executions `prune_executions` removes: all but the newest `keep_last`, those completed before a time (Unix ms),
-    or those to which both apply."""
+    """Which executions `Client.prune_executions` removes: all but the newest `keep_last` (the current one counts), those completed
+    before a time (`completed_before`, Unix ms), or those to which both apply."""
 
     keep_last: int | None
     completed_before: int | None
@@ -152,7 +152,8 @@ class PruneOptions(Record):
 
 
 class InstanceFilter(Record):
-    """Which instances a bulk call touches: these ids, completed before a time (Unix ms), at most `limit` of them."""
+    """Which instances a bulk call touches: these ids (None: any), completed before a time (Unix ms), at most `limit` of them
+    (None: 1,000; negative: no limit)."""
 
     instance_ids: list[str] | None
     completed_before: int | None

@@ -72,7 +72,7 @@ class WritableValue(Value):
 
 
 class OrchestrationStatus(WritableValue):
-    """`status`: "NotFound", "Running", "Completed" or "Failed"; `output` is JSON text as stored."""
+    """A status as the reference's native calls return it; writable, `output` is JSON text as stored. See `OrchestrationResult`."""
 
     _texts = ("status",)
     _optional_texts = ("output", "error", "custom_status")
@@ -84,7 +84,7 @@ class OrchestrationStatus(WritableValue):
 
 
 class SystemMetrics(Value):
-    """Counts over the whole store; instances are counted by the status of their current execution."""
+    """Counts over the whole store (`Client.get_system_metrics`); instances by the status of their current execution."""
 
     total_instances: int
     total_executions: int
@@ -95,7 +95,14 @@ class SystemMetrics(Value):
 
 
 class SystemStats(Value):
-    """One instance: events and stored size of its current execution, messages carried into it, KV keys and bytes."""
+    """Sizes of one instance (`Client.get_orchestration_stats`).
+
+    :ivar history_event_count: events of its current execution
+    :ivar history_size_bytes: their stored JSON text (on SQLite in characters, as the reference has it)
+    :ivar queue_pending_count: queue messages that were carried into the current execution
+    :ivar kv_user_key_count: key-value entries
+    :ivar kv_total_value_bytes: their values together (on SQLite in characters)
+    """
 
     history_event_count: int
     history_size_bytes: int
@@ -105,7 +112,12 @@ class SystemStats(Value):
 
 
 class QueueDepths(Value):
-    """Rows that wait in the queues and are not leased to anyone."""
+    """Rows that wait in the queues and are not leased to anyone (`Client.get_queue_depths`).
+
+    :ivar orchestrator_queue: messages for instances, pending timers included
+    :ivar worker_queue: activities
+    :ivar timer_queue: 0; timers are messages
+    """
 
     orchestrator_queue: int
     worker_queue: int
@@ -113,7 +125,12 @@ class QueueDepths(Value):
 
 
 class InstanceInfo(WritableValue):
-    """One instance; times in Unix ms, `output` as stored."""
+    """One instance (`Client.get_instance_info`); writable, times in Unix ms.
+
+    :ivar status: "Running", "Completed", "Failed" or "ContinuedAsNew", of the current execution
+    :ivar output: as stored: JSON text, or the error text of a failure; None while it runs
+    :ivar parent_instance_id: None for a root
+    """
 
     _texts = ("instance_id", "orchestration_name", "orchestration_version", "status")
     _optional_texts = ("output", "parent_instance_id")
@@ -129,7 +146,11 @@ class InstanceInfo(WritableValue):
 
 
 class ExecutionInfo(WritableValue):
-    """One execution of an instance; times in Unix ms, `completed_at` None while it runs."""
+    """One execution of an instance (`Client.get_execution_info`); writable, times in Unix ms.
+
+    :ivar output: as stored: JSON text, the error text of a failure, or the next input of one that continued as new
+    :ivar completed_at: None while it runs
+    """
 
     _texts = ("status",)
     _optional_texts = ("output",)
@@ -143,7 +164,7 @@ class ExecutionInfo(WritableValue):
 
 
 class InstanceTree(Value):
-    """An instance with all its descendants, root first, depth first."""
+    """An instance with all its descendants, root first, depth first (`Client.get_instance_tree`); `size` is their number."""
 
     root_id: str
     all_ids: list[str]
@@ -168,7 +189,14 @@ class PruneResult(Value):
 
 
 class Event(Value):
-    """One history event. `data` is its payload, None for kinds that have none; see docs for its shape per kind."""
+    """One history event (`Client.read_execution_history`).
+
+    :ivar event_id: from 1, without a gap, per execution
+    :ivar kind: one of 26, such as "ActivityScheduled"
+    :ivar source_event_id: of a completion or a cancel request: the id of the event that asked
+    :ivar timestamp_ms: when it was written, Unix ms
+    :ivar data: the payload as text, None for kinds that have none: names, inputs and results spliced as they are stored
+    """
 
     event_id: int
     kind: str
@@ -178,7 +206,18 @@ class Event(Value):
 
 
 class MetricsSnapshot(Value):
-    """Counters of one runtime since it started; each thing is counted once."""
+    """Counters of one runtime since it started (`Runtime.metrics_snapshot`); each thing is counted once.
+
+    :ivar orch_starts: executions that began here
+    :ivar orch_completions: those that returned
+    :ivar orch_failures: those that failed or were cancelled; the next four say why
+    :ivar activity_success: activities whose result is stored; the next four count failures by cause
+    :ivar orch_dispatcher_items_fetched: turns claimed
+    :ivar worker_dispatcher_items_fetched: activities claimed
+    :ivar orch_continue_as_new: executions that continued as new
+    :ivar suborchestration_calls: children asked for
+    :ivar provider_errors: errors of the store
+    """
 
     orch_starts: int
     orch_completions: int
@@ -202,8 +241,11 @@ class MetricsSnapshot(Value):
 class OrchestrationResult:
     """What `Client.get_status` and the waits return: an ordinary object with `output` decoded.
 
-    `status` is "NotFound", "Running", "Completed" or "Failed" (a cancelled instance is "Failed", its error begins with
-    `canceled: `); `error` is the failure's text; `custom_status_version` counts the turns that wrote the custom status.
+    :ivar status: "NotFound", "Running", "Completed" or "Failed"; a cancelled instance is "Failed"
+    :ivar output: what a completed instance returned; None otherwise
+    :ivar error: the text of a failure: a traceback, `canceled: {reason}`, `nondeterministic: ...`, `poison: ...`; None otherwise
+    :ivar custom_status: the text set last, None if there is none
+    :ivar custom_status_version: how many turns have written it
     """
 
     def __init__(
@@ -240,7 +282,7 @@ def of_status(raw: OrchestrationStatus) -> OrchestrationResult:
 
 
 def parse_result(result: Any) -> Any:
-    """The plain values of an `all()` result: `{"ok": v}` becomes v, in a list or alone; a lone `{"err": text}` is raised."""
+    """The plain values of an `all` result: {"ok": v} becomes v, in a list or alone; a lone {"err": text} is raised as an Exception."""
     if isinstance(result, list):
         return [item["ok"] if isinstance(item, dict) and "ok" in item else item for item in result]
     if isinstance(result, dict):

@@ -174,18 +174,23 @@ def test_metrics_count_each_thing_once(here: Rig) -> None:
     def fails(ctx: Any, _: Any) -> Any:
         yield ctx.schedule_activity("do_fail")
 
-    runtime = here.runtime(works, fails, activities={"do_fail": do_fail})
-    here.client.start_orchestrations([("w", "works"), ("f", "fails")])
-    for instance in ("w", "f"):
+    def asks(ctx: Any, _: Any) -> Any:
+        yield ctx.start_orchestration("works", "detached")  # is nobody's child
+        yield ctx.all([ctx.schedule_sub_orchestration("works"), ctx.schedule_sub_orchestration("works")])
+
+    runtime = here.runtime(works, fails, asks, activities={"do_fail": do_fail})
+    here.client.start_orchestrations([("w", "works"), ("f", "fails"), ("a", "asks")])
+    for instance in ("w", "f", "a", "detached"):
         here.client.wait_for_orchestration(instance, PATIENCE_MS)
 
     def counted() -> tuple[int, ...]:
         found = runtime.metrics_snapshot()
         assert found is not None
-        return found.orch_starts, found.orch_completions, found.orch_failures, found.activity_success, found.activity_app_errors
+        ended = found.orch_completions, found.orch_failures
+        return found.orch_starts, *ended, found.activity_success, found.activity_app_errors, found.suborchestration_calls
 
-    until(lambda: sum(counted()[:3]) == 4)  # the waiter may be told before the loop has counted
-    assert counted() == (2, 1, 1, 2, 1)
+    until(lambda: sum(counted()[:3]) == 12)  # the waiter may be told before the loop has counted
+    assert counted() == (6, 5, 1, 8, 1, 2)
 
 
 def test_bad_options_are_ordinary_errors(here: Rig) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from docutils import nodes
 from pygments import highlight
@@ -24,6 +22,8 @@ ROOT = DOCS.parent
 
 # page -> the file that is its text
 OUTSIDE = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md", "benchmarks": "bench/README.md"}
+# pages of the first page's table of contents that others write: left out while they are not there
+COMING = ("performance", "compatibility", "scaling", "reliability")
 _PAGES = {(ROOT / file).resolve(): DOCS / f"{page}.md" for page, file in OUTSIDE.items()} | {ROOT / "README.md": DOCS / "index.md"}
 
 _PIECE = re.compile(r"^```.*?^```$|`[^`\n]*`(?!\])|\[([^\]\n]+)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
@@ -54,6 +54,10 @@ def read(app: Sphinx, page: str, source: list[str]) -> None:
     if page in OUTSIDE:
         app.env.note_dependency(str(file))
         source[0] = file.read_text(encoding="utf-8")
+    if page == "index":
+        for name in COMING:
+            if not (DOCS / f"{name}.md").exists():
+                source[0] = source[0].replace(f"\n{name}\n", "\n")
     source[0] = rewritten(source[0], file, DOCS / f"{page}.md")
 
 
@@ -90,13 +94,24 @@ def linked() -> set[Path]:
     return found
 
 
-def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
-    if app.builder.format != "html":
+def write(app: Sphinx, error: Exception | None) -> None:
+    """The pages of sources: plain, without the site's navigation, whose making would cost as much as all other pages."""
+    if error is not None or app.builder.format != "html":
         return
     for path in sorted(with_contents(linked())):
         name = path.relative_to(ROOT).as_posix()
         body = listing(path) if path.is_dir() else highlighted(path)
-        yield f"source/{name}", {"title": name, "body": f"<h1>{name}</h1>{body}"}, "page.html"
+        to = Path(app.outdir) / "source" / f"{name}.html"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(_PAGE.format(name=name, up="../" * (name.count("/") + 1), body=body), encoding="utf-8")
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{name}</title>
+<link rel="stylesheet" href="{up}_static/pygments.css"><link rel="stylesheet" href="{up}_static/site.css"></head>
+<body class="source"><p><a href="{up}index.html">duroxide</a> / <code>{name}</code></p>
+{body}</body></html>
+"""
 
 
 def with_contents(paths: set[Path]) -> set[Path]:
@@ -127,5 +142,5 @@ def highlighted(path: Path) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", read)
     app.connect("doctree-resolved", resolve)
-    app.connect("html-collect-pages", pages)
+    app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -189,6 +189,8 @@ class Loop(threading.Thread):
         engine, holdings = self.engine, self.engine.holdings
         lease.consumed = []
         engine.count_turn(outcome)
+        if turn.messages and (asked := sum(kind == "SubOrchestrationScheduled" for _, kind, _ in turn.events)):
+            engine.count("suborchestration_calls", asked)
         if turn.cancelled:
             holdings.cancel(turn.cancelled)
         rows = iter(held)

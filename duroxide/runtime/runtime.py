@@ -202,8 +202,9 @@ class Engine:
 class Runtime:
     """Runs orchestrations and activities of one store in this process; several runtimes may share a store.
 
-    `provider`: `SqliteProvider` or another with the same protocol; `options`: `RuntimeOptions` or None for its defaults.
-    A runtime starts once; after `shutdown` make a new one.
+    `provider`: `SqliteProvider`, or an object with a store as `_native` (`duroxide.storage.base.Provider`). `options`:
+    `RuntimeOptions`, or None for its defaults. `clock`: what it takes the time from (`duroxide.runtime.clock.Clock`), for tests.
+    A runtime starts once; after `shutdown` make a new one. Leaving the program without `shutdown` loses nothing: it is as a kill.
     """
 
     def __init__(self, provider: Any, options: RuntimeOptions | None = None, *, clock: Clock | None = None) -> None:
@@ -225,7 +226,11 @@ class Runtime:
     @overload
     def register_activity(self, name: str, fn: None = None) -> Callable[[Function], Function]: ...
     def register_activity(self, name: str, fn: Any = None) -> Any:
-        """Make `fn(ctx, input)` known as an activity; without `fn` a decorator. The first function of a name stays."""
+        """Make `fn(ctx, input)` known as an activity; without `fn` a decorator. Returns the function as it is.
+
+        The first function of a name stays. OptionError for a name that begins with `__duroxide_syscall:`, TypeError for what
+        cannot be called. Works before and after `start`.
+        """
 
         def register(function: Function) -> Function:
             self._registry.add_activity(name, function)
@@ -240,7 +245,10 @@ class Runtime:
     @overload
     def register_orchestration(self, name: str, fn: None = None) -> Callable[[Function], Function]: ...
     def register_orchestration(self, name: str, fn: Any = None) -> Any:
-        """Make `fn(ctx, input)` known as version 1.0.0 of an orchestration; without `fn` a decorator."""
+        """Make `fn(ctx, input)` known as version 1.0.0 of an orchestration; without `fn` a decorator. Returns the function as it is.
+
+        `fn` is a generator function, or a plain function whose result is the output. The last function of a version counts.
+        """
 
         def register(function: Function) -> Function:
             self._registry.add_orchestration(name, None, function)
@@ -255,7 +263,11 @@ class Runtime:
     @overload
     def register_orchestration_versioned(self, name: str, version: str, fn: None = None) -> Callable[[Function], Function]: ...
     def register_orchestration_versioned(self, name: str, version: str, fn: Any = None) -> Any:
-        """Make `fn(ctx, input)` known as a version (semver) of an orchestration; without `fn` a decorator."""
+        """Make `fn(ctx, input)` known as a version of an orchestration; without `fn` a decorator.
+
+        OptionError for a text that is no semantic version. Versions of one name have to come in increasing order: said by
+        `start`, and at the call once it has started.
+        """
 
         def register(function: Function) -> Function:
             self._registry.add_orchestration(name, version, function)
@@ -282,7 +294,8 @@ class Runtime:
 
     def shutdown(self, timeout_ms: int | None = None) -> None:
         """Stop taking work, give running activities `timeout_ms` (default 1000) to finish, commit their results, give back the rest.
-        Returns in that time even if an activity blocks (its late result is discarded). Idempotent."""
+        Returns in that time even if an activity blocks (its late result is discarded, and it runs again). A negative time waits
+        for all of them. Idempotent."""
         with self._lock:
             engine, self._engine = self._engine, None
         if engine is not None:
@@ -290,6 +303,6 @@ class Runtime:
             engine.stop(1e9 if timeout < 0 else timeout / 1_000)
 
     def metrics_snapshot(self) -> MetricsSnapshot | None:
-        """Counters since `start()`, each event counted once; None while the runtime does not run."""
+        """Counters since `start`, each thing counted once; None while the runtime does not run."""
         engine = self._engine
         return None if engine is None else MetricsSnapshot._make(**engine.counters)

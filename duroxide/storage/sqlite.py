@@ -375,7 +375,10 @@ def _busy(path: str, step: Callable[[], Any]) -> Any:
 
 
 class SqliteProvider:
-    """A SQLite database for `Client` and `Runtime`; any number of them share one, from any number of processes."""
+    """A SQLite database for `Client` and `Runtime`; any number of them share one, from any number of processes of one machine.
+
+    Threads may share a provider. It must not be used on both sides of a fork: a forked child is refused.
+    """
 
     def __init__(self, native: SqliteNative) -> None:
         self._native = native
@@ -385,7 +388,8 @@ class SqliteProvider:
         """Open or create the file `path` (also `sqlite:PATH`, `sqlite:///PATH`, `:memory:`), with its directories.
 
         `synchronous="full"`: what a call returned from survives a power cut; `"normal"`: a crash of the process only.
-        An existing file is adopted. ProviderError, with nothing written, for what cannot be opened: it names path and reason.
+        An existing file is adopted: one of this package, or of the reference. Raises ProviderError, with nothing written, for what
+        cannot be opened (it names path and reason), ValueError for another `synchronous`, TypeError for a path that is no str.
         """
         return SqliteProvider(open_sqlite(path, synchronous=synchronous))
 
@@ -400,5 +404,5 @@ class SqliteProvider:
         return self._native.name
 
     def close(self) -> None:
-        """Close the connections. Shut down runtimes on it first."""
+        """Close the connections; later calls raise. Shut down runtimes on it first. Idempotent."""
         self._native.close()
