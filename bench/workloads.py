@@ -1,11 +1,12 @@
 """The workloads of `compare.py`, on the API that this package and the reference share; one workload a process.
 
-usage: python workloads.py NAME SIZE DIRECTORY  -> one line of JSON with the figures. Knows neither of the two packages.
+usage: python workloads.py NAME SIZE DIRECTORY-or-postgresql-URL  -> one line of JSON with the figures. Knows neither of the two packages.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -177,7 +178,11 @@ WORKLOADS = {function.__name__: function for function in (drain, latency, steps,
 
 
 def main(name: str, size: str, directory: str) -> None:
-    bench = Bench(duroxide.SqliteProvider.open(str(Path(directory) / "bench.db")))
+    if directory.startswith("postgresql:"):  # that database, a schema of its own
+        provider = duroxide.PostgresProvider.connect_with_schema(directory, f"bench_{name}_{os.getpid()}")
+    else:
+        provider = duroxide.SqliteProvider.open(str(Path(directory) / "bench.db"))
+    bench = Bench(provider)
     figures = WORKLOADS[name](bench, int(size))
     bench.runtime.shutdown(200)
     print(json.dumps(figures), flush=True)

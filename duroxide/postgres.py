@@ -43,15 +43,20 @@ class PostgresProvider:
     @staticmethod
     def connect(database_url: str) -> PostgresProvider:
         """Store in the schema `public` of that database."""
-        arguments.text("database_url", database_url)
-        _unsupported()
+        return PostgresProvider.connect_with_schema(database_url, "public")
 
     @staticmethod
     def connect_with_schema(database_url: str, schema: str) -> PostgresProvider:
         """Store in `schema` of that database."""
         arguments.text("database_url", database_url)
         arguments.text("schema", schema)
-        _unsupported()
+        try:
+            from .storage.postgres import open_postgres
+        except ImportError as error:
+            raise ProviderError(
+                f"Failed to connect to PostgreSQL: {error}: install the extra, pip install 'duroxide[postgres]'"
+            ) from error
+        return PostgresProvider(open_postgres(database_url, schema))
 
     @staticmethod
     def connect_with_entra(

@@ -9,7 +9,7 @@ import os
 import threading
 from _thread import allocate_lock, get_ident
 from time import monotonic, sleep, time_ns
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from duroxide.storage.base import OK, Request, StoreError, Taken
 
@@ -146,6 +146,17 @@ cdef class Watch:
             return False
         self.signalled = False
         return True
+
+
+def _hears(queue):
+    """For a store that outlives the queue (`queue` is a weak reference)."""
+
+    def heard(ready, instances):
+        it = queue()
+        if it is not None:
+            (<Queue> it).heard(ready, instances)
+
+    return heard
 
 
 _queues = WeakValueDictionary()
@@ -507,15 +518,33 @@ cdef class Queue:
         return 0
 
     cdef int watch_store(self) except -1:
+        """See to it that somebody notices what others commit: the store, if it can tell by itself, else a thread that asks it."""
         self.check_process()
         if not self.watching:
             self.watching = True
             try:
-                threading.Thread(target=self._poll, name="duroxide-watch", daemon=True).start()
+                subscribe = getattr(self.store, "subscribe", None)
+                if subscribe is None or not subscribe(_hears(ref(self))):
+                    threading.Thread(target=self._poll, name="duroxide-watch", daemon=True).start()
             except BaseException:
                 self.watching = False  # no thread to be had: the next sleeper tries again
                 raise
         return 0
+
+    def heard(self, bint ready, instances):
+        """The store says that others have committed: perhaps something to claim (`ready`), and turns of `instances` (None: of any)."""
+        cdef Owner owner
+        if instances is None:
+            self.changed()
+            return
+        if ready:
+            self.generation += 1
+            for owner in self.owners.values():
+                if owner.parked:
+                    (<Waiter> owner.parked.pop()).wake(WOKEN)
+        for instance in instances:
+            for watch in self.watches.get(instance, ()):
+                (<Watch> watch).signal()
 
     cdef bint sleepers(self) except -1:
         cdef Owner owner

@@ -424,7 +424,12 @@ class Admin(Protocol):
 
 
 class Provider(Store, Admin, Protocol):
-    """What `Client` and `Runtime` are given. Beside the verbs: liveness of owners and signs of outside change."""
+    """What `Client` and `Runtime` are given. Beside the verbs: liveness of owners and signs of outside change.
+
+    A provider that is told of changes by its database may also have `subscribe(heard) -> bool`: it calls `heard(ready, instances)` from
+    a thread of its own whenever others have committed (`ready`: perhaps something to claim; `instances`: whose turns, None: any), or
+    returns False where it cannot. Without it, or after False, `version` is asked while somebody sleeps.
+    """
 
     name: str  # e.g. "sqlite (C)", "sqlite (Python)", "memory"
 

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from duroxide.errors import ProviderError
+from duroxide.storage import postgres_exchange_sql as hot
 from duroxide.storage import postgres_schema_sql as sql
 
 VERSION = 1
@@ -71,14 +72,16 @@ class _Found:
         self.ours = self._ledger(connection, sql.LEDGER, sql.APPLIED)
         self.reference = self._ledger(connection, sql.REFERENCE_LEDGER, sql.REFERENCE_APPLIED)
         indexes = {str(row[0]) for row in connection.execute(sql.INDEXES, (schema,))}
-        wanted = {statement.split()[5] for statement in (*sql.HOT_INDEXES, *sql.ADMIN_INDEXES)}
+        wanted = {statement.split()[5] for statement in (*hot.INDEXES, *sql.ADMIN_INDEXES)}
+        functions = {str(row[0]) for row in connection.execute(sql.FUNCTIONS, (schema,))}
         self.missing = [
             table if table not in self.tables else f"{table}.{column}"
             for table, (columns, _) in sql.TABLES.items()
             for column, _ in columns
             if column not in self.tables.get(table, ())
         ]
-        self.complete = max(self.ours, default=0) == VERSION and not self.missing and wanted <= indexes and not self.newer()
+        there = not self.missing and wanted <= indexes and functions.issuperset(hot.NAMES)
+        self.complete = max(self.ours, default=0) == VERSION and there and not self.newer()
 
     def _ledger(self, connection: psycopg.Connection[Any], table: str, statement: str) -> set[int]:
         if table not in self.tables:
@@ -132,7 +135,7 @@ def _install(connection: psycopg.Connection[Any], name: str) -> None:
     found.check()
 
     def run(statement: str, *values: Any) -> None:
-        connection.execute(statement.replace("{s}", quoted(name)), values)
+        connection.execute(hot.filled(statement, name), values or None)
 
     if not connection.execute(sql.SCHEMA_EXISTS, (name,)).fetchone():
         run(sql.CREATE_SCHEMA)
@@ -141,6 +144,6 @@ def _install(connection: psycopg.Connection[Any], name: str) -> None:
             run(f"CREATE TABLE {{s}}.{table} ({', '.join([f'{column} {kind}' for column, kind in columns] + [key])})")
         for statement in sql.REFERENCE_INDEXES:
             run(statement)
-    for statement in (*sql.HOT_INDEXES, *sql.ADMIN_INDEXES, sql.LEDGER_TABLE):
+    for statement in (*hot.TABLES, *hot.INDEXES, *sql.ADMIN_INDEXES, sql.LEDGER_TABLE, *hot.FUNCTIONS):
         run(statement)
     run(sql.STAMP, VERSION)

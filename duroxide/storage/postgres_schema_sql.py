@@ -71,8 +71,7 @@ REFERENCE_INDEXES: tuple[str, ...] = (
     "CREATE INDEX idx_worker_queue_tag ON {s}.worker_queue (tag) WHERE tag IS NOT NULL",
 )
 
-# Ours, in every schema, adopted ones too: what the hot statements stand on, and what the admin calls stand on.
-HOT_INDEXES: tuple[str, ...] = ()
+# Ours, in every schema, adopted ones too: what the admin calls stand on. `postgres_exchange_sql` has those of the hot statements.
 ADMIN_INDEXES: tuple[str, ...] = (
     # Without the completed ones, which are most: lists of what runs or failed, at little cost where instances complete.
     "CREATE INDEX IF NOT EXISTS dx_executions_open ON {s}.executions (status, instance_id) WHERE status IN ('Running', 'Failed')",
@@ -89,6 +88,10 @@ COLUMNS = (
 INDEXES = (
     "SELECT c.relname FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid"
     " JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid AND i.indisvalid WHERE n.nspname = %s"
+)
+# name of the schema -> names of its functions
+FUNCTIONS = (
+    "SELECT p.proname FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid WHERE n.nspname = %s"
 )
 SCHEMA_EXISTS = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s"
 REFERENCE_APPLIED = "SELECT version FROM {s}._duroxide_migrations"

@@ -1,0 +1,245 @@
+"""A schema of a PostgreSQL database as a provider: its connections, and who of its owners is alive.
+
+Owns how connections are made and lent, closing, forks, and the takeover from dead owners. Refuses to know turns (`postgres_store`), cold calls
+(`postgres_admin`) and tables (`postgres_schema`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from weakref import WeakSet
+
+import psycopg
+from psycopg_pool import ConnectionPool
+
+from duroxide.errors import ProviderError
+from duroxide.storage import postgres_schema
+from duroxide.storage.base import Loaded, Renewal, Renewed, Request, StoreError, Taken
+from duroxide.storage.postgres_admin import PostgresAdmin
+from duroxide.storage.postgres_exchange_sql import channel, filled
+from duroxide.storage.postgres_signals import Heard, Signals
+from duroxide.storage.postgres_store import PostgresStore, adapt
+
+log = logging.getLogger("duroxide.storage")
+
+Connection = psycopg.Connection[Any]
+MOST_CONNECTIONS = 10
+LEAST_CONNECTIONS = 3  # one writes, one listens, one reads
+ACQUIRE_S = 30.0
+GRACE_S = 0.4  # an owner whose lock is free for so long is dead: a live one announces again at once
+AFTER_START_S = 5.0  # of the server: until then everybody has to come back first
+FORKED = "was opened before this process was forked: open it in the child instead"
+
+
+class PostgresNative(PostgresAdmin):
+    """One schema: the verbs of the store, the admin calls, liveness. Threads may share it."""
+
+    name = "postgres"
+
+    def __init__(self, url: str, schema: str, connections: int, acquire_s: float, password: Callable[[], str] | None) -> None:
+        self.schema = postgres_schema.folded(schema)
+        self.peer = f"{os.getpid():x}-{secrets.token_hex(6)}"
+        self._url, self._password, self._acquire_s = url, password, acquire_s
+        self._ended = ""
+        self._suspects: dict[str, float] = {}  # owners whose lock was found free, since when
+        self._moved: tuple[float, int, str] = (0.0, 0, "")
+        with contextlib.closing(self.connect()) as first:
+            postgres_schema.prepare(first, self.schema)
+        self._pool = ConnectionPool(
+            url, kwargs=self._arguments, min_size=0, max_size=connections - 2, timeout=acquire_s, open=True, name=f"duroxide-{self.peer}",
+            configure=adapt, check=None, max_idle=120.0,
+        )  # fmt: skip
+        self._store = PostgresStore(self.connect, self._lend, self.sql, self.peer)
+        self._signals = Signals(self.connect, self._store.sql, self.schema, channel(self.schema), self.peer)
+        self._store.told = self._signals.tell
+        self._sweep_at = time.monotonic() + 60.0
+        _natives.add(self)
+
+    # ── connections ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _arguments(self) -> dict[str, Any]:
+        given: dict[str, Any] = {"autocommit": True, "application_name": f"duroxide {self.peer}", "connect_timeout": 10}
+        if self._password is not None:
+            given["password"] = self._password()
+        return given
+
+    def connect(self) -> Connection:
+        """A connection of one's own, in autocommit."""
+        connection = psycopg.connect(self._url, **self._arguments())
+        adapt(connection)
+        return connection
+
+    @contextlib.contextmanager
+    def _lend(self) -> Iterator[Connection]:
+        """One of the pool, in autocommit; a broken one is not lent again."""
+        if self._ended:
+            raise ProviderError(f"the provider of schema '{self.schema}' {self._ended}")
+        with self._pool.connection() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One of the pool, in a transaction."""
+        with self._lend() as connection, connection.transaction():
+            yield connection
+
+    writing = reading
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Connection]:
+        """One of the pool, in autocommit. ProviderError for what the server says."""
+        try:
+            with self._lend() as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise ProviderError(f"schema '{self.schema}': {error}") from error
+
+    def sql(self, template: str) -> str:
+        return filled(template, self.schema)
+
+    def close(self) -> None:
+        """Close all connections; later calls raise StoreError or ProviderError. Idempotent."""
+        if self._ended:
+            return
+        self._ended = "is closed"
+        self._signals.close()
+        self._store.close()
+        self._pool.close()
+
+    def abandon(self) -> None:
+        """In a forked child: the connections are the parent's, and a word on one of them would be taken for the parent's."""
+        self._ended = FORKED
+        self._store.abandon(FORKED)
+        self._signals.abandon()
+
+    # ── the verbs ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def exchange(self, requests: Sequence[Request]) -> list[Taken]:
+        return self._store.exchange(requests)
+
+    def load(self, instance: str, execution_id: int | None = None, after: int = 0) -> Loaded | None:
+        return self._store.load(instance, execution_id, after)
+
+    def renew(self, renewal: Renewal) -> Renewed:
+        return self._store.renew(renewal)
+
+    # ── signs of change ──────────────────────────────────────────────────────────────────────────────────────
+
+    def subscribe(self, heard: Heard) -> bool:
+        """Call `heard(ready, instances)` when others have committed; False: nobody can listen here, ask `version`."""
+        return not self._ended and self._signals.subscribe(heard)
+
+    def version(self) -> int:
+        """Without a query while one listens; else it asks, at most every 10 ms."""
+        if self._signals.listening or self._ended:
+            return self._signals.moves
+        at, number, seen = self._moved
+        now = time.monotonic()
+        if now - at < 0.01:
+            return number
+        row = self._asked("moved")
+        self._moved = now, number + (row != seen), row
+        return self._moved[1]
+
+    def _asked(self, name: str) -> str:
+        with self.session() as connection:
+            row = connection.execute(self._store.sql[name], {"peer": self.peer}).fetchone()
+            return str(row[0]) if row else ""
+
+    # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def announce(self, owner: str) -> Callable[[], None]:
+        if self._ended:
+            raise ProviderError(f"the provider of schema '{self.schema}' {self._ended}")
+        return self._signals.announce(owner)
+
+    def reclaim(self, now: int) -> int:
+        """An owner is dead if its lock was free at two looks, `GRACE_S` apart."""
+        sql = self._store.sql
+        try:
+            with self._lend() as connection, connection.transaction():
+                dead = [str(row[0]) for row in connection.execute(sql["owners_dead"], {"peer": self.peer})]
+                dead = self._surely(dead)
+                if dead and self._server_age(connection) < AFTER_START_S:
+                    dead = []
+                freed = self._free(connection, dead) if dead else 0
+        except psycopg.Error as error:
+            raise StoreError(f"reclaim: {error}", operation="reclaim", retryable=True) from error
+        if dead:
+            log.info("%d rows freed that dead owners had leased: %s", freed, ", ".join(dead))
+            self._signals.tell(True, [])
+        return freed
+
+    def _surely(self, free: list[str]) -> list[str]:
+        at = time.monotonic()
+        self._suspects = {owner: self._suspects.get(owner, at) for owner in free}
+        return [owner for owner, since in self._suspects.items() if at - since >= GRACE_S]
+
+    def _server_age(self, connection: Connection) -> float:
+        row = connection.execute(self._store.sql["server_age"]).fetchone()
+        return float(row[0]) if row else 0.0
+
+    def _free(self, connection: Connection, owners: list[str]) -> int:
+        freed = 0
+        for name in ("free_leases", "free_routed", "free_work", "free_sessions"):
+            cursor = connection.execute(self._store.sql[name], {"owners": owners})
+            row = cursor.fetchone() if cursor.description else None
+            freed += row[0] if row else cursor.rowcount
+        connection.execute(self._store.sql["owners_drop"], {"owners": owners})
+        return freed
+
+    def sweep_sessions(self, now: int) -> int:
+        def sweep(connection: Connection) -> int:
+            connection.execute(self._store.sql["peer_sweep"], {"peer": self.peer})
+            return connection.execute(self._store.sql["session_sweep"], {"now": now}).rowcount
+
+        return self._store._again("sweep_sessions", sweep)
+
+
+def open_postgres(
+    url: str,
+    schema: str = "public",
+    *,
+    max_connections: int | None = None,
+    acquire_timeout_ms: int | None = None,
+    password: Callable[[], str] | None = None,
+) -> PostgresNative:
+    """Open or create the schema. `password` is asked at each new connection. Raises ProviderError if it cannot be had.
+
+    `max_connections`: 10, or what the environment's DUROXIDE_PG_POOL_MAX says; `acquire_timeout_ms`: 30,000.
+    """
+    if max_connections is None:
+        asked = os.environ.get("DUROXIDE_PG_POOL_MAX", "")
+        max_connections = int(asked) if asked.isdecimal() else MOST_CONNECTIONS
+    acquire_s = ACQUIRE_S if acquire_timeout_ms is None else acquire_timeout_ms / 1_000
+    connections = max(LEAST_CONNECTIONS, max_connections)
+    try:
+        return PostgresNative(url, schema, connections, acquire_s, password)
+    except psycopg.Error as error:
+        raise ProviderError(f"Failed to connect to PostgreSQL: {str(error).strip()}") from error
+
+
+# ── forks ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_natives: WeakSet[PostgresNative] = WeakSet()
+_inherited: list[PostgresNative] = []  # kept by a forked child: closing them would end the parent's sessions
+
+
+def _forked() -> None:
+    _inherited.extend(_natives)
+    _natives.clear()
+    for native in _inherited:
+        native.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
