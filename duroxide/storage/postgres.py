@@ -23,6 +23,7 @@ from duroxide.errors import ProviderError
 from duroxide.storage import postgres_schema
 from duroxide.storage.base import Loaded, Renewal, Renewed, Request, StoreError, Taken
 from duroxide.storage.postgres_admin import PostgresAdmin
+from duroxide.storage.postgres_connect import Address
 from duroxide.storage.postgres_exchange_sql import channel, filled
 from duroxide.storage.postgres_signals import Heard, Signals
 from duroxide.storage.postgres_store import PostgresStore, adapt
@@ -43,18 +44,19 @@ class PostgresNative(PostgresAdmin):
 
     name = "postgres"
 
-    def __init__(self, url: str, schema: str, connections: int, acquire_s: float, password: Callable[[], str] | None) -> None:
+    def __init__(self, address: Address, schema: str, connections: int, acquire_s: float) -> None:
         self.schema = postgres_schema.folded(schema)
         self.peer = f"{os.getpid():x}-{secrets.token_hex(6)}"
-        self._url, self._password, self._acquire_s = url, password, acquire_s
+        self._address = address
+        self._options = {"autocommit": True, **address.named(f"duroxide {self.peer}")}
         self._ended = ""
         self._suspects: dict[str, float] = {}  # owners whose lock was found free, since when
         self._moved: tuple[float, int, str] = (0.0, 0, "")
-        with contextlib.closing(self.connect()) as first:
+        with contextlib.closing(address.first(acquire_s, **self._options)) as first:
             postgres_schema.prepare(first, self.schema)
         self._pool = ConnectionPool(
-            url, kwargs=self._arguments, min_size=0, max_size=connections - 2, timeout=acquire_s, open=True, name=f"duroxide-{self.peer}",
-            configure=adapt, check=None, max_idle=120.0,
+            address.conninfo, connection_class=address.connection_class, kwargs=self._options, min_size=0, max_size=connections - 2,
+            timeout=acquire_s, open=True, name=f"duroxide-{self.peer}", configure=adapt, check=None, max_idle=120.0,
         )  # fmt: skip
         self._store = PostgresStore(self.connect, self._lend, self.sql, self.peer)
         self._signals = Signals(self.connect, self._store.sql, self.schema, channel(self.schema), self.peer)
@@ -64,15 +66,9 @@ class PostgresNative(PostgresAdmin):
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _arguments(self) -> dict[str, Any]:
-        given: dict[str, Any] = {"autocommit": True, "application_name": f"duroxide {self.peer}", "connect_timeout": 10}
-        if self._password is not None:
-            given["password"] = self._password()
-        return given
-
     def connect(self) -> Connection:
         """A connection of one's own, in autocommit."""
-        connection = psycopg.connect(self._url, **self._arguments())
+        connection = self._address.connect(**self._options)
         adapt(connection)
         return connection
 
@@ -204,14 +200,9 @@ class PostgresNative(PostgresAdmin):
 
 
 def open_postgres(
-    url: str,
-    schema: str = "public",
-    *,
-    max_connections: int | None = None,
-    acquire_timeout_ms: int | None = None,
-    password: Callable[[], str] | None = None,
+    address: Address | str, schema: str = "public", *, max_connections: int | None = None, acquire_timeout_ms: int | None = None
 ) -> PostgresNative:
-    """Open or create the schema. `password` is asked at each new connection. Raises ProviderError if it cannot be had.
+    """Open or create the schema. Raises ProviderError if it cannot be had.
 
     `max_connections`: 10, or what the environment's DUROXIDE_PG_POOL_MAX says; `acquire_timeout_ms`: 30,000.
     """
@@ -220,10 +211,11 @@ def open_postgres(
         max_connections = int(asked) if asked.isdecimal() else MOST_CONNECTIONS
     acquire_s = ACQUIRE_S if acquire_timeout_ms is None else acquire_timeout_ms / 1_000
     connections = max(LEAST_CONNECTIONS, max_connections)
+    place = Address(address) if isinstance(address, str) else address
     try:
-        return PostgresNative(url, schema, connections, acquire_s, password)
+        return PostgresNative(place, schema, connections, acquire_s)
     except psycopg.Error as error:
-        raise ProviderError(f"Failed to connect to PostgreSQL: {str(error).strip()}") from error
+        raise ProviderError(f"{place.what}: {str(error).strip()}") from error
 
 
 # ── forks ────────────────────────────────────────────────────────────────────────────────────────────────────

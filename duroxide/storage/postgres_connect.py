@@ -50,6 +50,7 @@ class Address:
             given = conninfo_to_dict(_libpq_url(url))
         except (psycopg.ProgrammingError, ValueError) as error:
             raise ProviderError(f"{what}: error with configuration: {str(error).strip()}") from error
+        self._named = "application_name" in given or bool(os.environ.get("PGAPPNAME"))
         self.conninfo = make_conninfo("", **{**_defaults(), **given})
         self.connection_class = _signing_in(password, failed)
 
@@ -59,6 +60,10 @@ class Address:
         found = conninfo_to_dict(self.conninfo)
         host = found.get("host") or found.get("hostaddr") or "localhost"
         return f"{host}:{found.get('port') or 5432}/{found.get('dbname') or found.get('user') or ''}"
+
+    def named(self, name: str) -> dict[str, Any]:
+        """What to connect with, so that the server's lists show `name`, unless the user has chosen one."""
+        return {} if self._named else {"application_name": name}
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         """One new connection; psycopg.Error if there is none to be had now. `options` are psycopg's: autocommit, prepare_threshold."""
