@@ -1,4 +1,4 @@
-"""The conformance suite on every store: memory, SQLite in C and in Python, two providers of one file, and the example store in C.
+"""The conformance suite on every store: memory, SQLite in C and in Python, two providers of one file, PostgreSQL, and the example in C.
 
 A store that has the hot verbs alone runs all cases but those of the cold calls and of liveness.
 """
@@ -6,6 +6,7 @@ A store that has the hot verbs alone runs all cases but those of the cold calls 
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -26,16 +27,20 @@ from duroxide.events import external_item, start_item  # noqa: E402
 from duroxide.storage._queue import Queue  # noqa: E402
 from duroxide.storage.base import Appetite, Done, Request  # noqa: E402
 from duroxide.storage.memory import MemoryStore  # noqa: E402
+from duroxide.storage import postgres_schema_sql  # noqa: E402
+from duroxide.storage.postgres import PostgresNative, open_postgres  # noqa: E402
 from duroxide.storage.sqlite import SqliteNative, open_memory, open_sqlite  # noqa: E402
 from duroxide.testing.case import COUNT  # noqa: E402
 from duroxide.testing.world import item  # noqa: E402
+from postgres_server import Server  # noqa: E402
 
 TESTS = Path(__file__).resolve().parent
 
 
 class Kind(NamedTuple):
-    open: Callable[[Path], Any]
+    open: Callable[[Any], Any]  # of a directory, or of a server
     cold: bool = True  # has the cold calls and liveness
+    server: bool = False  # needs a PostgreSQL server
 
 
 class Verbs:
@@ -63,6 +68,43 @@ def sqlite(directory: Path, kind: str) -> SqliteNative:
     return open_sqlite(str(directory / "store.db"), synchronous="normal", implementation=kind)
 
 
+_SCHEMA = f"dx_conformance_{os.getpid()}"
+_providers: dict[tuple[str, int], PostgresNative] = {}
+
+
+def postgres_store(server: Server, number: int = 0) -> PostgresNative:
+    """One for all cases, which each find it empty: a schema takes longer to make than a case to run."""
+    if (server.url, number) not in _providers:
+        _providers[server.url, number] = open_postgres(server.url, _SCHEMA)
+    return _providers[server.url, number]
+
+
+def emptied(server: Server, store: PostgresNative) -> Any:
+    tables = ", ".join(f"{_SCHEMA}.{table}" for table in postgres_schema_sql.TABLES)
+    server.execute(f"TRUNCATE {tables}")
+    return StaysOpen(store)
+
+
+class StaysOpen:
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schema_is_dropped() -> Iterator[None]:
+    yield
+    for (url, _), provider in _providers.items():
+        provider.close()
+        Server(url).execute(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
+    _providers.clear()
+
+
 STORES: dict[str, Kind] = {
     "memory": Kind(lambda directory: MemoryStore()),
     "sqlite-c": Kind(lambda directory: sqlite(directory, "c")),
@@ -71,6 +113,8 @@ STORES: dict[str, Kind] = {
     "sqlite-c-and-python": Kind(lambda directory: InTurns(sqlite(directory, "c"), sqlite(directory, "python"))),
     "verbs-alone": Kind(lambda directory: Verbs(MemoryStore()), cold=False),
     "example-c": Kind(lambda directory: example_store.open_store(), cold=False),
+    "postgres": Kind(lambda server: emptied(server, postgres_store(server)), server=True),
+    "postgres-twice": Kind(lambda server: InTurns(emptied(server, postgres_store(server)), StaysOpen(postgres_store(server, 1))), server=True),
 }
 
 RUNS = [
@@ -81,8 +125,8 @@ RUNS = [
 
 
 @pytest.fixture
-def world(kind: Kind, tmp_path: Path) -> Iterator[testing.World]:
-    store = kind.open(tmp_path)
+def world(kind: Kind, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[testing.World]:
+    store = kind.open(request.getfixturevalue("postgres") if kind.server else tmp_path)
     yield testing.World(store)
     store.close()
 

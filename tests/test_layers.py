@@ -27,6 +27,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.storage.base": (),
     "duroxide.storage._queue": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._capsule"),
     "duroxide.storage._abi": (),
+    "duroxide.storage._postgres": (),
     "duroxide.storage._rows": ("duroxide.storage.base", "duroxide.storage._abi"),
     "duroxide.storage._capsule": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._abi", "duroxide.storage._rows"),
     "duroxide.storage.capsule": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._capsule"),
@@ -42,7 +43,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.storage._sqlite": (
         "duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.sqlite_sql", "duroxide.storage._capsule",
     ),
-    "duroxide.storage.postgres*": ("duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.postgres*"),
+    "duroxide.storage.postgres*": ("duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.postgres*", "duroxide.storage._postgres"),
     # what users hold: no backend, no engine
     "duroxide.arguments": ("duroxide.errors",),
     "duroxide.tracing": ("duroxide.errors", "duroxide.arguments", "duroxide.context", "duroxide.options"),  # the last two: types only

@@ -14,10 +14,12 @@ import psycopg
 import pytest
 
 from duroxide.errors import ProviderError
+from duroxide.storage import postgres_exchange_sql as hot
 from duroxide.storage import postgres_schema as target
 from duroxide.storage import postgres_schema_sql as sql
 from postgres_server import Server
 
+OURS = {"dx_schema", "dx_peers", "dx_owners"}
 RECORDED = json.loads((Path(__file__).parent / "data" / "postgres_reference_schema.json").read_text(encoding="utf-8"))
 
 COLUMNS = (
@@ -80,8 +82,8 @@ def test_a_new_schema_has_the_references_tables(postgres: Server, schema: str) -
     prepare(postgres, schema)
     made = Held(postgres, schema)
     assert {name: made.tables[name] for name in sql.TABLES} == {name: RECORDED["tables"][name] for name in sql.TABLES}
-    assert made.tables.keys() - sql.TABLES.keys() == {"dx_schema"}
-    assert [c for c in made.constraints if c[0] != "dx_schema"] == [c for c in RECORDED["constraints"] if c[0] in sql.TABLES]
+    assert made.tables.keys() - sql.TABLES.keys() == OURS
+    assert [c for c in made.constraints if c[0] not in OURS] == [c for c in RECORDED["constraints"] if c[0] in sql.TABLES]
     assert made.rows["dx_schema"][0][0] == target.VERSION
 
 
@@ -177,10 +179,10 @@ def test_a_schema_of_the_reference_is_adopted_unchanged(postgres: Server, schema
     prepare(postgres, schema)
     after = Held(postgres, schema)
     added = [i for i in after.indexes if i not in before.indexes]
-    assert {i.split(" ON ")[0].split()[-1] for i in added} == ours(sql.HOT_INDEXES + sql.ADMIN_INDEXES) | {"dx_schema_pkey"}
+    assert {i.split(" ON ")[0].split()[-1] for i in added} == ours(hot.INDEXES + sql.ADMIN_INDEXES) | {f"{table}_pkey" for table in OURS}
     assert set(before.indexes) <= set(after.indexes)
-    assert {name: columns for name, columns in after.tables.items() if name != "dx_schema"} == before.tables
-    assert {name: rows for name, rows in after.rows.items() if name != "dx_schema"} == before.rows
+    assert {name: columns for name, columns in after.tables.items() if name not in OURS} == before.tables
+    assert {name: rows for name, rows in after.rows.items() if name not in OURS} == before.rows
 
 
 def test_a_schema_of_an_older_reference_with_all_tables_is_adopted(postgres: Server, schema: str) -> None:
@@ -231,7 +233,7 @@ def test_other_tables_beside_ours_do_no_harm(postgres: Server, schema: str) -> N
     postgres.execute(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.orders (id text PRIMARY KEY, total int NOT NULL)")
     prepare(postgres, schema)
     prepare(postgres, schema)
-    assert Held(postgres, schema).tables.keys() == {"orders", "dx_schema", *sql.TABLES}
+    assert Held(postgres, schema).tables.keys() == {"orders", *OURS, *sql.TABLES}
 
 
 def test_the_lock_is_the_references(postgres: Server, schema: str) -> None:

@@ -249,7 +249,7 @@ class Group:
             elif kind == 4:
                 at = taken[slot].next_visible_at
                 taken[slot].next_visible_at = n1 if at is None else min(at, n1)
-            else:
+            elif kind == 0:
                 self._codes(taken, t1, t2, t3, t4)
         return taken
 

@@ -232,7 +232,8 @@ class Signals:
         """Until there is something to hear or to do."""
         pgconn = line.pgconn
         if not self._take(pgconn):
-            found, _, _ = select.select([pgconn.socket, bell], [], [], LOOK_S)
+            sources: list[Any] = [pgconn.socket, bell]
+            found, _, _ = select.select(sources, [], [], LOOK_S)
             if not found:
                 self._hear(True, None)
             if bell in found:

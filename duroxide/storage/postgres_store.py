@@ -59,6 +59,12 @@ def _refused(error: BaseException) -> bool:
     return isinstance(error, Unstorable) or isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in _REFUSALS
 
 
+def text_of(error: BaseException) -> str:
+    """What the server said, without its statement and its place in our functions."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return said or str(error).strip()
+
+
 def pause(tries: int) -> float:
     """Seconds before the next try; grows, and differs between processes."""
     return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(tries, 10)) * (0.75 + os.urandom(1)[0] / 512))
@@ -142,12 +148,12 @@ class PostgresStore:
                 if state == FENCED:
                     self._hang_up()
                 elif not retryable(error) and not self._broken():
-                    raise StoreError(f"exchange: {error}", operation="exchange") from error
+                    raise StoreError(f"exchange: {text_of(error)}", operation="exchange") from error
                 if time.monotonic() > deadline:
-                    raise StoreError(f"exchange: {error}", operation="exchange", retryable=True) from error
+                    raise StoreError(f"exchange: {text_of(error)}", operation="exchange", retryable=True) from error
                 if state == "25006":
                     self._hang_up()  # a standby now: the address may lead to the new primary
-                log.info("exchange: try %d failed, it is tried again: %s", tries + 1, str(error).strip())
+                log.info("exchange: try %d failed, it is tried again: %s", tries + 1, text_of(error))
             time.sleep(pause(tries))
             tries += 1
 
@@ -224,7 +230,7 @@ class PostgresStore:
             except (psycopg.Error, Unstorable) as error:
                 if not _refused(error):
                     raise
-                log.warning("exchange: the tables refuse a turn of '%s': %s", turn.instance, str(error).strip())
+                log.warning("exchange: the tables refuse a turn of '%s': %s", turn.instance, text_of(error))
                 taken.turn_codes.append(REFUSED)
                 taken.held.append([])
         for back in done.turn_backs:
@@ -313,7 +319,7 @@ class PostgresStore:
             except psycopg.Error as error:
                 again = retryable(error)
                 if not again or time.monotonic() > deadline:
-                    raise StoreError(f"{operation}: {error}", operation=operation, retryable=again) from error
+                    raise StoreError(f"{operation}: {text_of(error)}", operation=operation, retryable=again) from error
             time.sleep(pause(tries))
             tries += 1
 
