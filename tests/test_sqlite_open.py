@@ -296,8 +296,8 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[apsw.Connection]:
     opened: list[apsw.Connection] = []
     connect = sqlite._connect
 
-    def noting(path: str, synchronous: str) -> apsw.Connection:
-        opened.append(connect(path, synchronous))
+    def noting(*arguments: Any) -> apsw.Connection:
+        opened.append(connect(*arguments))
         return opened[-1]
 
     monkeypatch.setattr(sqlite, "_connect", noting)

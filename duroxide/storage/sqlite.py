@@ -39,16 +39,17 @@ FORKED = (
 class SqliteNative(SqliteAdmin):
     """One opened file (or memory): the verbs of the store, the admin calls, liveness. Threads may share it."""
 
-    def __init__(self, path: str, synchronous: str, implementation: str) -> None:
+    def __init__(self, path: str, synchronous: str, implementation: str, vfs: str | None = None) -> None:
         self.path = path
+        self._connect = lambda: _connect(path, synchronous, vfs)
         self._lock = threading.RLock()
         self._ended = ""  # why nothing can be asked any more
         self._owners = None if path == MEMORY else Owners(path)
-        self._cold = _connect(path, synchronous)
+        self._cold = self._connect()
         self._identity = _remember(path)
         try:
             _busy(path, lambda: sqlite_schema.install(self._cold, path))
-            self._store, kind = self._make_store(synchronous, implementation)
+            self._store, kind = self._make_store(implementation)
         except BaseException:
             self._cold.close()
             _forget(self._identity)
@@ -60,10 +61,10 @@ class SqliteNative(SqliteAdmin):
         # A file's verbs have connections of their own: nothing of ours stands between.
         self.exchange, self.load, self.renew = self._store.exchange, self._store.load, self._store.renew  # type: ignore[method-assign]
 
-    def _make_store(self, synchronous: str, implementation: str) -> tuple[Store, str]:
+    def _make_store(self, implementation: str) -> tuple[Store, str]:
         memory = self.path == MEMORY
-        writer = self._cold if memory else _connect(self.path, synchronous)
-        reader = None if memory else _connect(self.path, synchronous)
+        writer = self._cold if memory else self._connect()
+        reader = None if memory else self._connect()
         if implementation != "python":
             try:
                 from duroxide.storage._capsule import CapsuleStore
@@ -195,8 +196,11 @@ def _free(connection: apsw.Connection, owner: str) -> int:
 # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def open_sqlite(path: str, *, synchronous: str = "full", implementation: str = "auto") -> SqliteNative:
-    """Open or create the database file that `path` means; see `SqliteProvider.open`. `implementation`: "auto", "c", "python"."""
+def open_sqlite(path: str, *, synchronous: str = "full", implementation: str = "auto", _vfs: str | None = None) -> SqliteNative:
+    """Open or create the database file that `path` means; see `SqliteProvider.open`. `implementation`: "auto", "c", "python".
+
+    `_vfs`: a registered VFS that all connections go through, for tests that lose power or fill the disk.
+    """
     if not isinstance(path, str):
         raise TypeError(f"argument 'path': '{type(path).__name__}' object cannot be converted to 'PyString'")
     if synchronous not in LEVELS:
@@ -207,8 +211,8 @@ def open_sqlite(path: str, *, synchronous: str = "full", implementation: str = "
     try:
         with _opening:  # another thread's look at the file, once closed, would drop the locks of a connection made meanwhile
             if file != MEMORY:
-                _prepare(file)
-            return SqliteNative(file, synchronous, implementation)
+                _prepare(file, _vfs)
+            return SqliteNative(file, synchronous, implementation, _vfs)
     except apsw.Error as error:
         raise ProviderError(f"Failed to open SQLite: '{file}': {error}") from error
 
@@ -229,7 +233,7 @@ def _file_of(path: str) -> str:
     return rest
 
 
-def _prepare(file: str) -> None:
+def _prepare(file: str, vfs: str | None) -> None:
     """Make the directories; say at once, before anything is written, why this cannot be a database of ours."""
     try:
         file.encode()
@@ -261,7 +265,7 @@ def _prepare(file: str) -> None:
             "give the path of a duroxide database or of a file to be created; nothing was changed"
         )
     if head:
-        _inspect(file)
+        _inspect(file, vfs)
 
 
 _opened: Counter[tuple[int, int]] = Counter()  # (device, inode) -> providers of this process
@@ -309,9 +313,9 @@ def _opened_here(file: str) -> bool:
     return _opened[stat.st_dev, stat.st_ino] > 0
 
 
-def _inspect(file: str) -> None:
+def _inspect(file: str, vfs: str | None) -> None:
     """Refuse a newer schema before the first pragma: switching to WAL would already change the file."""
-    connection = apsw.Connection(file)
+    connection = apsw.Connection(file, vfs=vfs)
     try:
         connection.set_busy_timeout(int(BUSY_S * 1000))
         if os.path.exists(file + "-wal") and os.path.getsize(file + "-wal"):
@@ -323,9 +327,9 @@ def _inspect(file: str) -> None:
         connection.close()
 
 
-def _connect(path: str, synchronous: str) -> apsw.Connection:
+def _connect(path: str, synchronous: str, vfs: str | None = None) -> apsw.Connection:
     """A connection with every pragma set and read back."""
-    connection = apsw.Connection(path)
+    connection = apsw.Connection(path, vfs=vfs)
     try:
         connection.set_busy_timeout(int(BUSY_S * 1000))
         wanted: dict[str, Any] = {"journal_mode": "wal", "synchronous": LEVELS[synchronous], "wal_autocheckpoint": 4_000}

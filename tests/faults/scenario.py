@@ -1,7 +1,7 @@
 """One program that uses every feature, with outcomes that do not hang on who died when.
 
-Owns the code, what is started and what a client sends while it runs. `ledger` is a file to which each call of an activity appends
-a line before it does anything.
+Owns the code, what is started and what the outside world does while it runs. `ledger` is a file to which each call of an activity
+appends a line before it does anything.
 """
 
 from __future__ import annotations
@@ -9,25 +9,77 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import duroxide
+
 Registered = dict[str, Callable[..., Any]]
+HOUR_MS = 3_600_000
 
 STARTS: list[tuple[Any, ...]] = [
-    ("fan", "fan", 4), ("race", "race"), ("clock", "clock"), ("event", "event"), ("queue", "queue", []), ("parent", "parent"),
-    ("detach", "detach"), ("kv", "kv", 0), ("session", "session"), ("tag", "tag"), ("cancelled", "cancelled"), ("old", "versions", 5, "1.0.0"),
-    ("new", "versions", 5), ("fails", "fails"),
+    ("fan", "fan", 4), ("race", "race"), ("nested", "nested"), ("clock", "clock"), ("event", "event"), ("queue", "queue", []),
+    ("parent", "parent"), ("detach", "detach"), ("kv", "kv", 0), ("reader", "reader"), ("session", "session"), ("tag", "tag"),
+    ("cancelled", "cancelled"), ("tree", "tree"), ("old", "versions", 5, "1.0.0"), ("new", "versions", 5), ("fails", "fails"),
+    ("status", "status"), ("caller", "caller"), ("pruned", "pruned", 0), ("doomed", "leaf", "doomed"),
 ]  # fmt: skip
 
-# instance -> (status, output or error's end); "detached" and the children come into being on the way.
+# instance -> (status, output or error's end); "detached" and the children come into being on the way, "doomed" is deleted.
 EXPECTED: dict[str, tuple[str, Any]] = {
     "fan": ("Completed", [0, 1, 2, 3, "at last"]), "race": ("Completed", [0, "fast"]), "clock": ("Completed", [True, True]),
+    "nested": ("Completed", [[0, 1], "three", "four"]),
     "event": ("Completed", {"from": "outside"}), "queue": ("Completed", [0, 1, 2, 3]), "parent": ("Completed", ["kid 1", "kid 2", "caught"]),
-    "detach": ("Completed", "started"), "detached": ("Completed", "leaf"), "kv": ("Completed", ["1", "one", "two"]),
-    "session": ("Completed", [1, 2]), "tag": ("Completed", "tagged"), "cancelled": ("Failed", "canceled: not needed"),
+    "detach": ("Completed", "started"), "detached": ("Completed", "leaf"), "detached-old": ("Completed", ["1.0.0", 7]),
+    "kv": ("Completed", ["1", "one", "two", ["a", "b"], 2]), "reader": ("Completed", ["kept", None, ["1.0.0", 8]]),
+    "session": ("Completed", [1, 2, 3]), "tag": ("Completed", "tagged"), "cancelled": ("Failed", "canceled: not needed"),
+    "tree": ("Failed", "canceled: all of it"), "tree-kid": ("Failed", "canceled: parent canceled"),
     "old": ("Completed", ["1.0.0", 5]), "new": ("Completed", ["2.0.0", 5]), "fails": ("Failed", "ValueError: always"),
-    "kid-2": ("Completed", "kid 2"),
+    "kid-2": ("Completed", "kid 2"), "status": ("Completed", [None, "half", None]), "caller": ("Completed", "called"),
+    "called": ("Completed", "by an activity"), "pruned": ("Completed", 3),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something that the outside world does once, as soon as it is due. Doing it again because nobody answered must be harmless."""
+
+    name: str
+    due: Callable[[Any], bool]  # of a native provider
+    do: Callable[[Any], Any]  # with a client
+    receiver: str = ""  # who gets what is sent, if it is a thing that would count twice
+
+
+def waiting(instance: str, event: str) -> Callable[[Any], bool]:
+    """Whether the current execution has such an event."""
+
+    def due(native: Any) -> bool:
+        row = native.load(instance)
+        return row is not None and any(f'"type":"{event}"' in text for _, text in row.events)
+
+    return due
+
+
+def ended(instance: str) -> Callable[[Any], bool]:
+    def due(native: Any) -> bool:
+        row = native.load(instance, None, 1 << 62)
+        return row is not None and row.status == "Completed"
+
+    return due
+
+
+def put(n: int) -> Callable[[Any], Any]:
+    return lambda client: client.enqueue_event("queue", "inbox", n)
+
+
+ACTS = [
+    Act("start", lambda native: True, lambda client: client.start_orchestrations(STARTS)),
+    Act("raise", waiting("event", "ExternalSubscribed"), lambda client: client.raise_event("event", "go", {"from": "outside"}), "event"),
+    *(Act(f"put {n}", waiting("queue", "OrchestrationStarted"), put(n), "queue") for n in range(4)),
+    Act("cancel", waiting("cancelled", "TimerCreated"), lambda client: client.cancel_instance("cancelled", "not needed")),
+    Act("cancel tree", waiting("tree-kid", "TimerCreated"), lambda client: client.cancel_instance("tree", "all of it")),
+    Act("delete", ended("doomed"), lambda client: client.delete_instance("doomed", True)),
+    Act("prune", ended("pruned"), lambda client: client.prune_executions("pruned", duroxide.PruneOptions(keep_last=2))),
+]
 
 
 class Activities:
@@ -55,10 +107,16 @@ class Activities:
                 raise ValueError("not yet")
         return value
 
+    def call(self, ctx: Any, value: Any) -> Any:
+        """Starts an instance through its own client; a second start of the same id changes nothing."""
+        self.note(ctx, value)
+        ctx.get_client().start_orchestration("called", "leaf", value)
+        return "called"
+
 
 def registered(ledger: str) -> Registered:
     activities = Activities(ledger)
-    return {"echo": activities.echo, "always_fails": activities.always_fails, "flaky": activities.flaky}
+    return {"echo": activities.echo, "always_fails": activities.always_fails, "flaky": activities.flaky, "call": activities.call}
 
 
 def fan(ctx: Any, width: int) -> Any:
@@ -68,9 +126,19 @@ def fan(ctx: Any, width: int) -> Any:
 
 
 def race(ctx: Any, _: Any) -> Any:
-    won = yield ctx.race(ctx.schedule_activity("echo", "fast"), ctx.wait_for_event("never"), ctx.schedule_timer(3_600_000))
+    won = yield ctx.race(ctx.schedule_activity("echo", "fast"), ctx.wait_for_event("never"), ctx.schedule_timer(HOUR_MS))
     yield ctx.schedule_timer(5)
     return [won["index"], won["value"]]
+
+
+def nested(ctx: Any, _: Any) -> Any:
+    pair = ctx.all_typed([ctx.schedule_activity("echo", 0), ctx.schedule_activity("echo", 1)])
+    never = ctx.race(ctx.wait_for_event("never"), ctx.dequeue_event("never"))
+    first = yield ctx.race(pair, ctx.schedule_timer(HOUR_MS), never)
+    second = yield ctx.all_typed([ctx.race(ctx.schedule_activity("echo", "three"), ctx.schedule_timer(HOUR_MS)), ctx.schedule_timer(2)])
+    policy = {"max_attempts": 2, "timeout_ms": HOUR_MS}
+    last = yield ctx.schedule_activity_with_retry("echo", "four", policy)
+    return [first["value"], second[0]["value"], last]
 
 
 def clock(ctx: Any, _: Any) -> Any:
@@ -87,8 +155,11 @@ def event(ctx: Any, _: Any) -> Any:
 
 
 def queue(ctx: Any, seen: list[int]) -> Any:
-    seen = [*seen, (yield ctx.dequeue_event("inbox"))]
-    yield ctx.schedule_activity("echo", seen[-1])
+    message = yield ctx.dequeue_event("inbox")
+    if message in seen:  # the outside world died between sending it and hearing so
+        yield ctx.continue_as_new(seen)
+    seen = [*seen, message]
+    yield ctx.schedule_activity("echo", message)
     if len(seen) < 4:
         yield ctx.continue_as_new(seen)
     return seen
@@ -115,6 +186,7 @@ def fails(ctx: Any, _: Any) -> Any:
 
 def detach(ctx: Any, _: Any) -> Any:
     yield ctx.start_orchestration("leaf", "detached", "leaf")
+    yield ctx.start_orchestration_versioned("versions", "1.0.0", "detached-old", 7)
     return "started"
 
 
@@ -132,13 +204,29 @@ def kv(ctx: Any, turn: int) -> Any:
         ctx.set_custom_status("first")
         yield ctx.continue_as_new(1)
     yield ctx.schedule_activity("echo", "after")
-    return [str(turn), ctx.get_kv_value("a"), ctx.get_kv_value("b")] + ([] if ctx.get_kv_value("gone") is None else ["gone"])
+    ctx.prune_kv_values_updated_before(1)
+    return [str(turn), ctx.get_kv_value("a"), ctx.get_kv_value("b"), ctx.get_kv_all_keys(), ctx.get_kv_length()]
+
+
+def keeper(ctx: Any, value: Any) -> Any:
+    ctx.set_kv_value("old", "x")
+    yield ctx.schedule_timer(1)
+    ctx.clear_all_kv_values()
+    ctx.set_kv_value("kept", value)
+
+
+def reader(ctx: Any, _: Any) -> Any:
+    yield ctx.schedule_sub_orchestration_with_id("keeper", "keeper", "kept")
+    kept = yield ctx.get_kv_value_from_instance("keeper", "kept")
+    old = yield ctx.get_kv_value_from_instance("keeper", "old")
+    return [kept, old, (yield ctx.schedule_sub_orchestration_versioned("versions", "1.0.0", 8))]
 
 
 def session(ctx: Any, _: Any) -> Any:
     first = yield ctx.schedule_activity_on_session("echo", 1, "s")
     second = yield ctx.schedule_activity_on_session("echo", 2, "s")
-    return [first, second]
+    third = yield ctx.schedule_activity_with_retry_on_session("echo", 3, {"max_attempts": 2}, "s")
+    return [first, second, third]
 
 
 def tag(ctx: Any, _: Any) -> Any:
@@ -146,7 +234,32 @@ def tag(ctx: Any, _: Any) -> Any:
 
 
 def cancelled(ctx: Any, _: Any) -> Any:
-    yield ctx.race(ctx.wait_for_event("never"), ctx.schedule_timer(3_600_000))
+    yield ctx.race(ctx.wait_for_event("never"), ctx.schedule_timer(HOUR_MS))
+
+
+def tree(ctx: Any, _: Any) -> Any:
+    yield ctx.schedule_sub_orchestration_with_id("cancelled", "tree-kid")
+
+
+def status(ctx: Any, _: Any) -> Any:
+    found = [ctx.get_custom_status()]
+    ctx.set_custom_status("half")
+    yield ctx.schedule_timer(4)
+    found.append(ctx.get_custom_status())
+    ctx.reset_custom_status()
+    yield ctx.schedule_activity("echo", "reset")
+    return [*found, ctx.get_custom_status()]
+
+
+def caller(ctx: Any, _: Any) -> Any:
+    return (yield ctx.schedule_activity("call", "by an activity"))
+
+
+def pruned(ctx: Any, n: int) -> Any:
+    yield ctx.schedule_activity("echo", n)
+    if n < 3:
+        yield ctx.continue_as_new_versioned(n + 1, "1.0.0")
+    return n
 
 
 def version(number: str) -> Callable[..., Any]:
@@ -156,10 +269,16 @@ def version(number: str) -> Callable[..., Any]:
     return versions
 
 
+ORCHESTRATIONS = (
+    fan, race, nested, clock, event, queue, parent, kid, fails, detach, leaf, kv, keeper, reader, session, tag, cancelled, tree, status,
+    caller, pruned,
+)  # fmt: skip
+
+
 def register(runtime: Any, ledger: str) -> None:
     for name, activity in registered(ledger).items():
         runtime.register_activity(name, activity)
-    for function in (fan, race, clock, event, queue, parent, kid, fails, detach, leaf, kv, session, tag, cancelled):
+    for function in ORCHESTRATIONS:
         runtime.register_orchestration(function.__name__, function)
     for number in ("1.0.0", "2.0.0"):
         runtime.register_orchestration_versioned("versions", number, version(number))

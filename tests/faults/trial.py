@@ -1,4 +1,4 @@
-"""One trial: workers on one file that die where they are told, until one gets to the end; the test's own process sends and checks.
+"""One trial: workers on one file that die where they are told, until one gets to the end.
 
 Owns what must hold after every death and at the end. `Wrong` says what does not.
 """
@@ -6,6 +6,7 @@ Owns what must hold after every death and at the end. `Wrong` says what does not
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from faults import scenario
+from faults.story import Histories, stories
 
 import duroxide
 from duroxide.storage.sqlite import open_sqlite
 
 HERE = Path(__file__).resolve().parent
-Histories = dict[tuple[str, int], list[tuple[int, str]]]
+COMPLETIONS = ("ActivityCompleted", "ActivityFailed", "TimerFired", "SubOrchestrationCompleted", "SubOrchestrationFailed")
 
 
 class Wrong(AssertionError):
@@ -47,112 +49,138 @@ class Zygote:
 
 
 class Sender(threading.Thread):
-    """The outside world: it never dies, sends each thing once, and only when somebody waits for it."""
+    """The outside world of workers with threads: it never dies, and does each act once."""
 
-    def __init__(self, native: Any) -> None:
+    def __init__(self, native: Any, journal: Path) -> None:
         super().__init__(daemon=True)
-        self.native = native
+        self.native, self.journal = native, journal
         self.client = duroxide.Client(native)
         self.ended = threading.Event()
 
-    def waiting(self, instance: str, event: str) -> bool:
-        row = self.native.load(instance)
-        return row is not None and any(f'"type":"{event}"' in text for _, text in row.events)
-
     def run(self) -> None:
-        todo = {"event": self.send_event, "queue": self.send_messages, "cancelled": self.cancel}
-        while todo and not self.ended.wait(0.003):
-            for instance in [name for name, send in todo.items() if send()]:
-                del todo[instance]
-
-    def send_event(self) -> bool:
-        if self.waiting("event", "ExternalSubscribed"):
-            self.client.raise_event("event", "go", {"from": "outside"})
-            return True
-        return False
-
-    def send_messages(self) -> bool:
-        if self.waiting("queue", "OrchestrationStarted"):
-            for n in range(4):
-                self.client.enqueue_event("queue", "inbox", n)
-            return True
-        return False
-
-    def cancel(self) -> bool:
-        if self.waiting("cancelled", "TimerCreated"):
-            self.client.cancel_instance("cancelled", "not needed")
-            return True
-        return False
+        todo = list(scenario.ACTS)
+        with self.journal.open("a") as journal:
+            while todo and not self.ended.wait(0.003):
+                for act in [act for act in todo if act.due(self.native)]:
+                    print("begin", act.name, file=journal, flush=True)
+                    act.do(self.client)
+                    print("heard", act.name, file=journal, flush=True)
+                    todo.remove(act)
 
 
 class Trial:
     """`kills`: the commit point at which the first worker dies, the second, ...; the next one lives."""
 
-    def __init__(self, zygote: Zygote, directory: Path, implementation: str, bug: str | None = None) -> None:
-        directory.mkdir()
-        self.zygote, self.bug, self.implementation = zygote, bug, implementation
+    def __init__(self, zygote: Zygote, directory: Path, implementation: str, mode: str = "steps", bug: str | None = None) -> None:
+        self.zygote, self.directory, self.implementation, self.mode, self.bug = zygote, directory, implementation, mode, bug
         self.path, self.ledger = str(directory / "trial.db"), directory / "ledger"
-        self.ledger.touch()
+        self.journal = directory / "ledger.acts"
         self.deaths = 0
+        self.before: Histories = {}
+        if not directory.exists():
+            directory.mkdir()
+            self.ledger.touch()
+            self.journal.touch()
 
     def run(self, kills: list[int]) -> int:
         """How many of the kills were reached. Raises Wrong."""
+        if self.mode != "threads":
+            return self._run(kills)
         native = open_sqlite(self.path, synchronous="normal")
-        sender = Sender(native)
+        sender = Sender(native, self.journal)
         sender.start()
         try:
-            before: Histories = {}
-            for kill_at in [*kills, 0]:
-                ran = self.calls()
-                status = self.zygote.run(
-                    path=self.path, ledger=str(self.ledger), implementation=self.implementation, kill_at=kill_at, bug=self.bug
-                )
-                after = self.histories(native)
-                self.check_step(before, after, ran)
-                before = after
-                if status == 0:
-                    break
-                if status != -9:
-                    raise Wrong(f"a worker ended with {status}")
-                self.deaths += 1
-            self.check_end(native, after)
-            return self.deaths
+            return self._run(kills)
         finally:
             sender.ended.set()
             sender.join()
             native.close()
 
+    def _run(self, kills: list[int]) -> int:
+        for kill_at in [*kills, 0]:
+            if self.life(kill_at):
+                break
+        self.check_end()
+        return self.deaths
+
+    def life(self, kill_at: int) -> bool:
+        """One worker's; True if it got to the end."""
+        ran = self.calls()
+        status = self.zygote.run(
+            path=self.path, ledger=str(self.ledger), implementation=self.implementation, kill_at=kill_at, bug=self.bug,
+            life=self.deaths, mode=self.mode,
+        )  # fmt: skip
+        if status not in (0, -9):
+            raise Wrong(f"a worker ended with {status}")
+        heard = self.acts("heard")
+        after = self.histories()
+        self.check_step(self.before, after, ran, heard)
+        self.before = after
+        self.deaths += status != 0
+        return status == 0
+
+    def copy(self, directory: Path) -> Trial:
+        """The same at this moment, to go on in another way."""
+        shutil.copytree(self.directory, directory)
+        other = Trial(self.zygote, directory, self.implementation, self.mode, self.bug)
+        other.deaths, other.before = self.deaths, self.before
+        return other
+
     # ── what is there ──
 
-    def histories(self, native: Any) -> Histories:
-        return {(i, n): native.load(i, n).events for i in native.instances() for n in native.executions(i)}
+    def histories(self) -> Histories:
+        native = open_sqlite(self.path, synchronous="normal")
+        try:
+            return {(i, n): native.load(i, n).events for i in native.instances() for n in native.executions(i)}  # type: ignore[union-attr]
+        finally:
+            native.close()
 
     def calls(self) -> Counter[str]:
         return Counter(self.ledger.read_text().splitlines())
 
+    def acts(self, state: str) -> Counter[str]:
+        """How often each act was begun, or heard of."""
+        return Counter(line.split(" ", 1)[1] for line in self.journal.read_text().splitlines() if line.startswith(state))
+
+    def removed(self) -> set[tuple[str, int]]:
+        """Executions that may be gone, because somebody began to remove them."""
+        begun = self.acts("begin")
+        doomed = {("doomed", 1)} if begun["delete"] else set()
+        return doomed | ({("pruned", 1), ("pruned", 2)} if begun["prune"] else set())
+
     # ── what must hold ──
 
-    def check_step(self, before: Histories, after: Histories, ran: Counter[str]) -> None:
+    def check_step(self, before: Histories, after: Histories, ran: Counter[str], heard: Counter[str]) -> None:
         """Nothing that was stored is lost or changed; what had a result does not run again (unless it is asked for again: retries)."""
         for key, events in before.items():
-            if after.get(key, [])[: len(events)] != events:
+            if after.get(key, [])[: len(events)] != events and not (key not in after and key in self.removed()):
                 raise Wrong(f"history of {key} changed: it was {events}, it is {after.get(key)}")
+        for key in self.removed() & after.keys():
+            if heard["delete" if key[0] == "doomed" else "prune"]:
+                raise Wrong(f"{key} was removed and is there again")
         for call, count in (self.calls() - ran).items():
             instance, execution, name, value = json.loads(call)
             if name != "flaky" and results(before.get((instance, execution), []), name, value) and ran[call]:
                 raise Wrong(f"{call} has a stored result and ran again ({count} times)")
 
-    def check_end(self, native: Any, found: Histories) -> None:
-        client = duroxide.Client(native)
+    def check_end(self) -> None:
+        native = open_sqlite(self.path, synchronous="normal")
+        try:
+            self.check_outcomes(duroxide.Client(native))
+            self.check_rest(native)
+        finally:
+            native.close()
+        for (instance, execution), events in self.before.items():
+            self.check_history(instance, execution, events)
+        self.check_ledger(self.before)
+        self.check_messages()
+
+    def check_outcomes(self, client: duroxide.Client) -> None:
         for instance, (status, output) in scenario.EXPECTED.items():
             result = client.get_status(instance)
             ending = (result.error or "").strip().endswith(str(output)) if status == "Failed" else result.output == output
             if result.status != status or not ending:
                 raise Wrong(f"{instance}: expected {status} {output!r}, found {result}")
-        for (instance, execution), events in found.items():
-            self.check_history(instance, execution, events)
-        self.check_ledger(found)
-        self.check_rest(native)
 
     def check_history(self, instance: str, execution: int, events: list[tuple[int, str]]) -> None:
         """Dense ids; every schedule completed once at most."""
@@ -161,8 +189,31 @@ class Trial:
         done = Counter(e["source_event_id"] for e in map(json.loads, (t for _, t in events)) if e["type"] in COMPLETIONS)
         if done and max(done.values()) > 1:
             raise Wrong(f"{instance}#{execution}: completed twice: {done}")
-        if instance == "queue" and sum('"ExternalEventPersistent"' in text for _, text in events) > 4:
-            raise Wrong(f"{instance}#{execution}: a message was delivered twice")
+
+    def check_messages(self) -> None:
+        """Each message to the queue was taken once for each time that it was sent; one whose sending nobody heard of, perhaps not."""
+        begun, heard = self.acts("begin"), self.acts("heard")
+        taken: Counter[str] = Counter()
+        for (instance, _), events in self.before.items():
+            for event in (json.loads(text) for _, text in events) if instance == "queue" else ():
+                if event["type"] == "ActivityScheduled":
+                    taken[f"put {event['input']}"] += 1
+        arrived = self.arrivals()
+        for n in range(4):
+            act = f"put {n}"
+            if taken[act] != 1 or not heard[act] <= arrived[act] <= begun[act]:
+                raise Wrong(f"{act}: begun {begun[act]}, heard of {heard[act]}, arrived {arrived[act]}, used {taken[act]}")
+
+    def arrivals(self) -> Counter[str]:
+        """How often each message came out of the store: what a new execution carries over does not count again."""
+        found: Counter[str] = Counter()
+        for (instance, _), events in self.before.items():
+            for event in [json.loads(text) for _, text in events] if instance == "queue" else ():
+                if event["type"] == "ExternalEventPersistent":
+                    found[f"put {event['data']}"] += 1
+                for _, text in event.get("carry_forward_events") or ():
+                    found[f"put {text}"] -= 1
+        return found
 
     def check_ledger(self, found: Histories) -> None:
         """Every result in history comes from a call; no call ran more often than workers lived."""
@@ -188,8 +239,17 @@ class Trial:
                 raise Wrong(f"work is left: {depths}")
             time.sleep(0.01)
 
-
-COMPLETIONS = ("ActivityCompleted", "ActivityFailed", "TimerFired", "SubOrchestrationCompleted", "SubOrchestrationFailed")
+    def check_story(self, unkilled: Trial) -> None:
+        """Apart from times the histories are those of a run without a death."""
+        mine, theirs = stories(self.before), stories(unkilled.before)
+        begun = self.acts("begin")
+        sent_again = {act.receiver for act in scenario.ACTS if begun[act.name] > 1}  # nobody had heard of it: there may be one more
+        for each in (mine, theirs):
+            for key in [key for key in each if key[0] in sent_again]:
+                del each[key]
+        if mine != theirs:
+            raise Wrong("\n".join(f"{key}: {mine.get(key)}\ninstead of {theirs.get(key)}" for key in mine.keys() | theirs.keys()
+                                  if mine.get(key) != theirs.get(key)))  # fmt: skip
 
 
 def results(events: list[tuple[int, str]], name: str, value: Any) -> bool:
