@@ -41,7 +41,7 @@ class SqliteNative(SqliteAdmin):
 
     def __init__(self, path: str, synchronous: str, implementation: str, vfs: str | None = None) -> None:
         self.path = path
-        self._connect = lambda: _connect(path, synchronous, vfs)
+        self._connect: Callable[[], apsw.Connection] = lambda: _connect(path, synchronous, vfs)
         self._lock = threading.RLock()
         self._ended = ""  # why nothing can be asked any more
         self._owners = None if path == MEMORY else Owners(path)
