@@ -311,6 +311,22 @@ def test_no_wake_up_is_lost(store: Store, queue: Queue) -> None:
         sys.setswitchinterval(interval)
 
 
+def test_what_is_claimed_is_told_before_the_next_group_is_written(store: Store, queue: Queue) -> None:
+    """Whoever takes part in both groups may wake in any order; what was claimed first is known first."""
+    told: list[list[str]] = []
+    during: list[int] = []
+    queue.tell("o", lambda turns: told.append([turn.instance for turn in turns]))
+    store.fail = lambda requests: during.append(len(told))  # type: ignore[func-returns-value]
+    for instance in ("a", "b"):
+        send(queue, instance)
+        queue.submit(Request(now(), None, Appetite("o", turns=1)))
+    assert told == [["a"], ["b"]] and during == [0, 0, 1, 1]
+    queue.forget("o")
+    send(queue, "c")
+    queue.submit(Request(now(), None, Appetite("o", turns=1)))
+    assert len(told) == 2
+
+
 def test_an_answer_counts_only_for_what_its_group_had_seen(store: Store, queue: Queue) -> None:
     """A message lands while a loop's empty look is being answered: the loop must look again, not sleep."""
     interval = sys.getswitchinterval()

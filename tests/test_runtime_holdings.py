@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
+import duroxide
+from duroxide.registry import Registry
+from duroxide.runtime.clock import Clock
 from duroxide.runtime.leases import IDLE, READY, RUNNING, Holdings, Job, Lease
-from duroxide.storage.base import ClaimedTurn
+from duroxide.runtime.runtime import Engine
+from duroxide.storage.base import ClaimedTurn, Taken
+from duroxide.storage.memory import MemoryStore
 
 
 class Live:
@@ -36,9 +41,16 @@ def holdings() -> Holdings:
     return Holdings()
 
 
+def bring(holdings: Holdings, *claims: ClaimedTurn) -> None:
+    """An exchange claimed these, and its loop has come."""
+    holdings.arrived(list(claims))
+    for each in claims:
+        holdings.claimed(each.instance, lambda instance: None)
+
+
 def running(holdings: Holdings, *jobs: Job) -> Lease:
     """A lease whose turn runs, with these activities held for it."""
-    holdings.claimed(claim(), None)
+    bring(holdings, claim())
     [lease] = holdings.next_ready(1)
     lease.claim = None
     holdings.hold(list(jobs))
@@ -58,15 +70,27 @@ def owed(holdings: Holdings) -> tuple[list[int], list[int], list[str]]:
     return [w.row_id for w in work], [b.row_id for b in backs], [t.lease for t in turn_backs]
 
 
+def test_what_an_earlier_exchange_brought_goes_first_whichever_loop_comes_first(holdings: Holdings) -> None:
+    lease = running(holdings, job(1))
+    first, second = claim(), claim()
+    first.messages, second.messages = [(7, "first", 1)], [(8, "second", 1)]
+    holdings.arrived([first])
+    holdings.arrived([second])
+    holdings.claimed("i", lambda instance: None)
+    assert lease.messages == [(7, "first", 1), (8, "second", 1)]
+    holdings.claimed("i", lambda instance: None)
+    assert len(lease.messages) == 2, "the loop that comes later finds it done"
+
+
 def test_a_claim_is_ready_once_however_many_messages_follow(holdings: Holdings) -> None:
-    holdings.claimed(claim(), None)
-    holdings.claimed(claim(messages=2), None)
+    bring(holdings, claim())
+    bring(holdings, claim(messages=2))
     [lease] = holdings.next_ready(9)
     assert (lease.state, len(lease.messages), holdings.next_ready(9)) == (RUNNING, 2, [])
-    holdings.claimed(claim(), None)
+    bring(holdings, claim())
     assert holdings.next_ready(9) == [], "never twice at once"
     lease.messages, lease.claim = [], None
-    holdings.claimed(claim(), None)
+    bring(holdings, claim())
     assert holdings.ran(lease, True) and holdings.next_ready(9) == [lease]
 
 
@@ -162,7 +186,7 @@ def test_a_claim_under_a_new_token_takes_the_place_of_a_lease_that_ended_unnotic
     if state != IDLE:
         holdings.finished(done, True, "1")
     old.execution = live = Live()  # type: ignore[assignment]
-    holdings.claimed(claim("lock_o:2"), None)
+    bring(holdings, claim("lock_o:2"))
     [new] = holdings.next_ready(9)
     assert new.token == "lock_o:2" and new is not old
     assert owed(holdings)[0] == ([] if state == IDLE else [1])
@@ -188,3 +212,38 @@ def test_a_poke_follows_every_result_and_every_return(holdings: Holdings) -> Non
     holdings.finished(one, True, "1")
     holdings.give_back([two])
     assert len(pokes) == 2
+
+
+def test_two_loops_take_the_messages_of_one_queue_in_the_order_of_the_store() -> None:
+    """The loop that brought the first message is held up before it hands it over; the second message has come by then."""
+    store, clock = MemoryStore(), Clock()
+    provider = duroxide.SqliteProvider(store)  # type: ignore[arg-type]
+    client, registry, found = duroxide.Client(provider), Registry(), list[str]()
+
+    def flow(ctx: Any, _: Any) -> Any:
+        away = ctx.schedule_activity("away")  # in flight: the lease stays here
+        for _ in range(2):
+            first = yield ctx.race(ctx.dequeue_event("mail"), away)
+            found.append(first["value"])
+
+    registry.add_orchestration("flow", None, flow)
+    engine = Engine(provider, registry, duroxide.RuntimeOptions(), clock)
+    early, late = engine.loops
+
+    def take() -> Taken:
+        taken = engine.queue.take(early.appetite(48), 0, None, clock.now)
+        assert taken is not None and len(taken.turns) == 1
+        return taken
+
+    client.start_orchestration("i", "flow")
+    early._take(take())
+    early.step()
+    assert engine.holdings.leases["i"].in_flight == 1
+    client.enqueue_event("i", "mail", "first")
+    held_up = take()
+    client.enqueue_event("i", "mail", "second")
+    late._take(take())
+    late.step()
+    early._take(held_up)
+    early.step()
+    assert found == ["first", "second"]

@@ -65,8 +65,8 @@ class Bench:
         """An activity of instance 'i', which is leased here."""
         if not self.holdings.leases:
             self.store._send("i", '{"StartOrchestration":{"instance":"i"}}', 1)
-            [claim] = self.engine.queue.take(Appetite(self.engine.owner, turns=1), 0, None, self.clock.now).turns
-            self.holdings.claimed(claim, None)
+            assert self.engine.queue.take(Appetite(self.engine.owner, turns=1), 0, None, self.clock.now).turns
+            self.holdings.claimed("i", lambda instance: None)
             [lease] = self.holdings.next_ready(1)
             lease.claim = None
         job = Job(activity, f"t{activity}", 1, "{}", "o", "1.0.0")

@@ -92,28 +92,33 @@ class Holdings:
         self.results: list[WorkDone] = []
         self.backs: list[WorkBack] = []
         self.releases: list[Lease] = []
+        self._arrived: dict[str, list[ClaimedTurn]] = {}
         self.poke: Callable[[], None] = lambda: None
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def claimed(self, claim: ClaimedTurn, execution: Execution | None) -> None:
-        """A claim arrived: a new lease, or more messages for one that we hold."""
-        ended = None
+    def arrived(self, claims: list[ClaimedTurn]) -> None:
+        """What an exchange claimed for us. Told in the order of the exchanges, which need not be that in which loops wake."""
         with self.lock:
-            lease = self.leases.get(claim.instance)
-            if lease is not None and lease.token == claim.lease:
-                lease.messages.extend(claim.messages)
-            else:
-                if lease is not None:  # it had ended without our noticing
-                    ended = self._drop(lease)
-                lease = self.leases[claim.instance] = Lease(claim.instance, claim.lease, claim, execution)
-            self._settle(lease)
-        if ended is not None:
-            ended.close()
+            for claim in claims:
+                self._arrived.setdefault(claim.instance, []).append(claim)
 
-    def holds(self, instance: str, token: str) -> bool:
-        lease = self.leases.get(instance)
-        return lease is not None and lease.token == token
+    def claimed(self, instance: str, live: Callable[[str], Execution | None]) -> None:
+        """Takes up every claim that arrived for an instance: a new lease with its `live` execution, or more messages for one that
+        we hold. Another loop may have brought the earlier messages and may not have come here yet: they go first."""
+        ended: list[Execution] = []
+        with self.lock:
+            for claim in self._arrived.pop(instance, ()):
+                lease = self.leases.get(instance)
+                if lease is not None and lease.token == claim.lease:
+                    lease.messages.extend(claim.messages)
+                else:
+                    if lease is not None and (execution := self._drop(lease)) is not None:  # it had ended without our noticing
+                        ended.append(execution)
+                    lease = self.leases[instance] = Lease(instance, claim.lease, claim, live(instance))
+                self._settle(lease)
+        for execution in ended:
+            execution.close()
 
     def next_ready(self, limit: int) -> list[Lease]:
         """Up to `limit` leases to run, marked as running."""

@@ -228,8 +228,7 @@ class Loop(threading.Thread):
         """New turns and new work."""
         engine = self.engine
         for claim in taken.turns:
-            live = None if engine.holdings.holds(claim.instance, claim.lease) else engine.cache.take(claim.instance)
-            engine.holdings.claimed(claim, live)
+            engine.holdings.claimed(claim.instance, engine.cache.take)
         engine.count("orch_dispatcher_items_fetched", len(taken.turns))
         if taken.work:
             engine.count("worker_dispatcher_items_fetched", len(taken.work))

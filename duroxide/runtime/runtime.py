@@ -59,6 +59,7 @@ class Engine:
         self.cache = Cache()
         self.holdings = Holdings()
         self.holdings.poke = self.poke
+        self.queue.tell(self.owner, self.holdings.arrived)
         self.workers = Workers(self, max(0, value("worker_concurrency")))
         self.turn_threads = max(0, value("orchestration_concurrency"))
         # Who runs no turns still needs a loop, to claim activities.

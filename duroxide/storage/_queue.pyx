@@ -82,6 +82,7 @@ cdef class Waiter:
 cdef class Owner:
     """What is known of one owner's appetite: its sleeping loops, and whether there may be something for it."""
 
+    cdef object arrived  # is told what was claimed, or None
     cdef list parked  # the last is woken first: its caches are warm
     cdef bint poked, turns_left, work_left
     cdef long long seen, next_visible
@@ -236,6 +237,11 @@ cdef class Queue:
             while each.parked:
                 (<Waiter> each.parked.pop()).wake(WOKEN)
 
+    def tell(self, owner, arrived):
+        """From here on `arrived(turns)` is called with all that is claimed for this owner, in the order of the exchanges: while a
+        group is being answered the next one is written, and who takes part in both may wake in any order."""
+        self.owner(owner).arrived = arrived
+
     def forget(self, owner):
         """This owner takes no more."""
         self.owners.pop(owner, None)
@@ -304,11 +310,21 @@ cdef class Queue:
         cdef long long saw = self.generation  # what this group has seen; the next one may be gathered before we are settled
         try:
             answers = self.exchange(group)
+            self.hand_out(group, answers)  # before anybody leads the next group
         except BaseException:  # this thread is to end; it leads others only where no signal strikes
             error = StoreError("exchange: interrupted, nobody knows how far it came", operation="exchange", retryable=True)
             self.finish(me, group, [error] * len(group), saw)
             raise
         self.finish(me, group, answers, saw)
+        return 0
+
+    cdef int hand_out(self, list group, list answers) except -1:
+        cdef Owner owner
+        for waiter, answer in zip(group, answers):
+            if (<Waiter> waiter).request.appetite is not None and isinstance(answer, Taken) and answer.turns:
+                owner = self.owner((<Waiter> waiter).request.appetite.owner)
+                if owner.arrived is not None:
+                    owner.arrived(answer.turns)
         return 0
 
     cdef int finish(self, Waiter me, list group, list answers, long long saw) except -1:
