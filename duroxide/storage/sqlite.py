@@ -127,8 +127,8 @@ class SqliteNative(SqliteAdmin):
     @contextlib.contextmanager
     def writing(self) -> Iterator[apsw.Connection]:
         with self.session() as connection:
-            _busy(self.path, lambda: connection.execute("BEGIN IMMEDIATE"))
             try:
+                _busy(self.path, lambda: connection.execute("BEGIN IMMEDIATE"))
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:

@@ -127,8 +127,8 @@ class PythonStore:
             if self._closed:
                 raise StoreError(f"{operation}: the store is closed", operation=operation)
             try:
-                _patiently(lambda: connection.execute(HOT["begin" if write else "begin_read"]))
-                try:
+                try:  # Ctrl-C may strike the main thread anywhere: it must not leave a transaction open
+                    _patiently(lambda: connection.execute(HOT["begin" if write else "begin_read"]))
                     yield Transaction(connection, self._tokens)
                     connection.execute(HOT["commit"])
                 except BaseException:
