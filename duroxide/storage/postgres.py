@@ -26,7 +26,7 @@ from duroxide.storage.postgres_admin import PostgresAdmin
 from duroxide.storage.postgres_connect import Address
 from duroxide.storage.postgres_exchange_sql import channel, filled
 from duroxide.storage.postgres_signals import Heard, Signals
-from duroxide.storage.postgres_store import PostgresStore, adapt
+from duroxide.storage.postgres_store import PostgresStore
 
 log = logging.getLogger("duroxide.storage")
 
@@ -56,7 +56,7 @@ class PostgresNative(PostgresAdmin):
             postgres_schema.prepare(first, self.schema)
         self._pool = ConnectionPool(
             address.conninfo, connection_class=address.connection_class, kwargs=self._options, min_size=0, max_size=connections - 2,
-            timeout=acquire_s, open=True, name=f"duroxide-{self.peer}", configure=adapt, check=None, max_idle=120.0,
+            timeout=acquire_s, open=True, name=f"duroxide-{self.peer}", check=None, max_idle=120.0,
         )  # fmt: skip
         self._store = PostgresStore(self.connect, self._lend, self.sql, self.peer)
         self._signals = Signals(self.connect, self._store.sql, self.schema, channel(self.schema), self.peer)
@@ -68,9 +68,7 @@ class PostgresNative(PostgresAdmin):
 
     def connect(self) -> Connection:
         """A connection of one's own, in autocommit."""
-        connection = self._address.connect(**self._options)
-        adapt(connection)
-        return connection
+        return self._address.connect(**self._options)
 
     @contextlib.contextmanager
     def _lend(self) -> Iterator[Connection]:

@@ -29,14 +29,14 @@ TURN_TYPES = {
     "v_now": "timestamptz", "v_until": "bigint", "v_prefix": "text", "v_route": "text", "v_left": "integer", "v_window": "integer",
     "v_after": "timestamptz", "v_after_id": "bigint", "v_rows": "integer", "v_free": "text[]", "v_own": "text[]", "v_own_token": "text[]",
     "v_foreign": "text[]", "v_expired": "text[]", "v_instance": "text[]", "v_token": "text[]", "v_orphan": "text[]",
-    "v_at": "timestamptz", "v_soon": "bigint",
+    "v_at": "timestamptz", "v_soon": "bigint", "v_swept": "boolean", "v_found": "boolean",
 }  # fmt: skip
 WORK_TYPES = {
     "p_slot": "integer", "p_now": "bigint", "p_owner": "text", "p_work": "integer", "p_base": "bigint", "p_lease_ms": "bigint",
     "p_mode": "text", "p_tags": "text[]", "p_session_owner": "text", "p_session_ms": "bigint", "p_room": "integer",
     "p_sessions": "text[]",
     "v_now": "timestamptz", "v_prefix": "text", "v_id": "bigint[]", "v_visible": "timestamptz[]", "v_more": "bigint[]",
-    "v_more_visible": "timestamptz[]", "v_sessioned": "boolean", "v_session": "text[]", "v_at": "timestamptz", "v_soon": "bigint",
+    "v_more_visible": "timestamptz[]", "v_sessioned": "boolean", "v_session": "text[]", "v_at": "timestamptz", "v_soon": "bigint", "v_swept": "boolean", "v_found": "boolean",
 }  # fmt: skip
 
 TURNS = {
@@ -149,6 +149,12 @@ ORDER BY c.n""",
     "message_next": """
 SELECT q.visible_at FROM {s}.orchestrator_queue q WHERE q.lock_token IS NULL AND q.visible_at > v_now AND q.visible_at < 'infinity'
 ORDER BY q.visible_at LIMIT 1""",
+    # Mostly there is nothing of a kind, and one look at the first row of an index says so.
+    "message_first": """
+SELECT q.visible_at FROM {s}.orchestrator_queue q WHERE q.lock_token IS NULL AND q.visible_at < 'infinity'
+ORDER BY q.visible_at LIMIT 1""",
+    "message_routed": "SELECT EXISTS (SELECT FROM {s}.orchestrator_queue q WHERE q.lock_token = v_route)",
+    "lease_first": "SELECT l.locked_until FROM {s}.instance_locks l ORDER BY l.locked_until LIMIT 1",
     "lease_next": "SELECT l.locked_until FROM {s}.instance_locks l WHERE l.locked_until > p_now ORDER BY l.locked_until LIMIT 1",
 }  # fmt: skip
 
@@ -237,6 +243,10 @@ FROM taken t LEFT JOIN {s}.instances i ON i.instance_id = t.instance_id ORDER BY
     # Whoever could take it: too early does no harm.
     "work_next": """
 SELECT w.visible_at FROM {s}.worker_queue w WHERE w.lock_token IS NULL AND w.visible_at > v_now ORDER BY w.visible_at LIMIT 1""",
+    "work_first": """
+SELECT w.visible_at FROM {s}.worker_queue w WHERE w.lock_token IS NULL ORDER BY w.visible_at LIMIT 1""",
+    "work_lease_first": """
+SELECT w.locked_until FROM {s}.worker_queue w WHERE w.lock_token IS NOT NULL ORDER BY w.locked_until LIMIT 1""",
     "work_lease_next": """
 SELECT w.locked_until FROM {s}.worker_queue w WHERE w.lock_token IS NOT NULL AND w.locked_until > p_now
 ORDER BY w.locked_until LIMIT 1""",
@@ -258,11 +268,20 @@ BEGIN
   v_left := p_turns;
   v_after := '-infinity';
   v_after_id := 0;
-  <lease_sweep> INTO v_expired;
-  IF v_expired IS NOT NULL THEN
-    <message_untag>;
+  <lease_first> INTO v_soon;
+  v_swept := v_soon <= p_now;
+  IF v_swept THEN
+    <lease_sweep> INTO v_expired;
+    IF v_expired IS NOT NULL THEN
+      <message_untag>;
+    END IF;
   END IF;
-  LOOP
+  <message_first> INTO v_at;
+  IF COALESCE(v_at > v_now, true) AND NOT (<message_routed>) THEN
+    v_left := 0;
+  END IF;
+  v_found := v_left > 0;
+  WHILE v_left > 0 LOOP
     v_window := v_left + """ + str(AHEAD) + """;
     <window> INTO v_rows, v_after, v_after_id, v_free, v_own, v_own_token, v_foreign, v_expired;
     IF v_foreign IS NOT NULL THEN
@@ -304,10 +323,14 @@ BEGIN
       RETURN QUERY <message_tag>;
       RETURN QUERY <turn_get>;
     END IF;
-    EXIT WHEN v_left <= 0 OR v_rows < v_window;
+    EXIT WHEN v_rows < v_window;
   END LOOP;
-  <message_next> INTO v_at;
-  <lease_next> INTO v_soon;""" + _NEXT + """
+  IF v_found THEN
+    <message_next> INTO v_at;
+  END IF;
+  IF v_found OR v_swept THEN
+    <lease_next> INTO v_soon;
+  END IF;""" + _NEXT + """
 END"""
 
 CLAIM_WORK = """
@@ -315,13 +338,21 @@ BEGIN
   v_now := to_timestamp(p_now::float8 / 1000);
   v_prefix := 'lock_' || p_owner || ':';
   v_sessioned := false;
-  <work_expire>;
-  IF p_mode = 'any' THEN
+  <work_lease_first> INTO v_soon;
+  v_swept := v_soon <= p_now;
+  IF v_swept THEN
+    <work_expire>;
+  END IF;
+  <work_first> INTO v_at;
+  v_found := COALESCE(v_at <= v_now, false);
+  IF NOT v_found THEN
+    p_session_owner := NULL;
+  ELSIF p_mode = 'any' THEN
     <work_ready_any> INTO v_id, v_visible;
   ELSIF p_mode <> 'tags' THEN
     <work_ready> INTO v_id, v_visible;
   END IF;
-  IF p_mode IN ('tags', 'default_and') THEN
+  IF v_found AND p_mode IN ('tags', 'default_and') THEN
     <work_ready_tagged> INTO v_more, v_more_visible;
     v_id := v_id || v_more;
     v_visible := v_visible || v_more_visible;
@@ -344,8 +375,12 @@ BEGIN
   ELSIF v_id IS NOT NULL THEN
     RETURN QUERY <work_take>;
   END IF;
-  <work_next> INTO v_at;
-  <work_lease_next> INTO v_soon;""" + _NEXT + """
+  IF v_found THEN
+    <work_next> INTO v_at;
+  END IF;
+  IF v_found OR v_swept THEN
+    <work_lease_next> INTO v_soon;
+  END IF;""" + _NEXT + """
 END"""
 
 # The changes of the current execution beside the values as they were at the end of the previous one.

@@ -213,7 +213,7 @@ LOAD_NAME, _LOAD = _load()
 NAMES = (TURNS_NAME, WORK_NAME, NAME, LOAD_NAME)
 FUNCTIONS: tuple[str, ...] = (_TURNS, _WORK, _EXCHANGE, _LOAD)
 
-CALL = f"SELECT * FROM {{s}}.{NAME}({', '.join(f'%b::{kind}' for kind in apply.PARAMETERS.values())})"
+CALL = f"SELECT * FROM {{s}}.{NAME}({', '.join(f'${n}::{kind}' for n, kind in enumerate(apply.PARAMETERS.values(), 1))})"
 LOAD_CALL = f"SELECT * FROM {{s}}.{LOAD_NAME}(%b, %b::bigint, %b::bigint)"
 
 

@@ -38,14 +38,6 @@ _FEW = {"p_peer", "p_mark", "p_appetites"}
 _TEXT = {name: kind == "text[]" for name, kind in PARAMETERS.items() if name not in _FEW}
 
 
-class Int8s(bytes):
-    """A `bigint[]` in binary form."""
-
-
-class Texts(bytes):
-    """A `text[]` in binary form."""
-
-
 class Unstorable(StoreError):
     """A text that PostgreSQL cannot hold, or a number."""
 
@@ -203,27 +195,22 @@ class Group:
         if len(asked) > 4:
             self._appetites.append(asked)
 
-    def parameters(self, peer: str, epoch: int, number: int) -> list[Any]:
-        """In the order of `PARAMETERS`. `number`: of this exchange. `Unstorable` names the first text that is."""
+    def parameters(self, peer: str, epoch: int, number: int) -> list[bytes | None]:
+        """In the order of `PARAMETERS`, all binary but the last, which is text. `number`: of this exchange. `Unstorable` names the first text that is."""
         columns = self.columns
         for back, now in self._backs:
             self._put("lease", instance=back.instance, token=back.lease, now=_ALWAYS)
             self._put("back", at=instant(now + back.delay_ms, 0), refund=int(back.refund))
         self._backs = []
         mark = int8s([epoch, number if self.writes else 0, self.now, len(self.turns)])
-        made: list[Any] = [peer, Int8s(mark or b"")]
+        made: list[bytes | None] = [peer.encode(), mark]
         try:
             for name, is_text in _TEXT.items():
                 column = columns[name]
-                if not column:
-                    made.append(None)
-                elif is_text:
-                    made.append(Texts(texts(column) or b""))
-                else:
-                    made.append(Int8s(int8s(column) or b""))
+                made.append((texts(column) if is_text else int8s(column)) if column else None)
         except (ValueError, OverflowError) as error:
             raise Unstorable(f"exchange: cannot be stored in PostgreSQL: {error}", operation="exchange") from error
-        made.append(json.dumps(self._appetites) if self._appetites else None)
+        made.append(json.dumps(self._appetites).encode() if self._appetites else None)
         return made
 
     def patterns(self) -> list[str]:
@@ -297,4 +284,4 @@ def lost(requests: Sequence[Request]) -> list[Taken]:
     return answers
 
 
-__all__ = ["NUMBERS", "PARKED", "REFUSED", "Group", "Int8s", "Repeats", "Texts", "Unstorable", "instant", "lost"]
+__all__ = ["NUMBERS", "PARKED", "REFUSED", "Group", "Repeats", "Unstorable", "instant", "lost"]

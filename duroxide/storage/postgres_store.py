@@ -16,13 +16,16 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
+from psycopg import generators
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus, Format
 
 from duroxide.storage.base import REFUSED, Done, Loaded, Renewal, Renewed, Request, StoreError, Taken, TurnDone
 from duroxide.storage.postgres_errors import retryable
+from duroxide.storage.postgres_apply_sql import PARAMETERS
 from duroxide.storage.postgres_exchange_sql import CALL, FENCED, LOAD_CALL
-from duroxide.storage.postgres_rows import NUMBERS, Group, Int8s, Repeats, Texts, Unstorable, lost
+from duroxide.storage.postgres_rows import NUMBERS, Group, Repeats, Unstorable, lost
 from duroxide.storage.postgres_sql import COLD
 
 log = logging.getLogger("duroxide.storage")
@@ -32,26 +35,10 @@ T = TypeVar("T")
 PATIENCE_S = 10.0  # how long a verb tries again before it is the caller's turn to decide
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.5
+_NAME = b"dx_exchange"
+_FORMATS = [Format.BINARY] * (len(PARAMETERS) - 1) + [Format.TEXT]
 # A member of the group that the tables refuse: data that do not fit, a constraint, a limit of the server.
 _REFUSALS = ("22", "23", "54")
-
-
-class _Int8sDumper(Dumper):
-    format = Format.BINARY
-    oid = 1016
-
-    def dump(self, obj: Any) -> bytes:
-        return obj  # type: ignore[no-any-return]
-
-
-class _TextsDumper(_Int8sDumper):
-    oid = 1009
-
-
-def adapt(connection: Connection) -> None:
-    """Arrays are sent as they are."""
-    connection.adapters.register_dumper(Int8s, _Int8sDumper)
-    connection.adapters.register_dumper(Texts, _TextsDumper)
 
 
 def _refused(error: BaseException) -> bool:
@@ -92,7 +79,7 @@ class PostgresStore:
     ) -> None:
         self._connect, self._lend, self._peer, self._prepare = connect, lend, peer, prepare
         self.sql = {name: fill(text) for name, text in COLD.items()}
-        self._call, self._load = fill(CALL), fill(LOAD_CALL)
+        self._call, self._load = fill(CALL).encode(), fill(LOAD_CALL)
         self.told: Callable[[bool, list[TurnDone]], None] = lambda ready, turns: None
         self._lock = threading.RLock()
         self._line: Connection | None = None
@@ -171,10 +158,23 @@ class PostgresStore:
         number = next(self._numbers)
         parameters = group.parameters(self._peer, self._epoch, number)
         self._doubt = Doubt(number, requests, group.writes, group.patterns())
-        rows = line.execute(self._call, parameters, prepare=self._prepare, binary=True).fetchall()
+        rows = self._ask(line, parameters)
         self._doubt = None
         self._tell(group, rows)
         return rows
+
+    def _ask(self, line: Connection, parameters: list[bytes | None]) -> list[tuple[Any, ...]]:
+        """The rows of the exchange. Past psycopg's cursor: adapting so many parameters would take longer than all the rest (0020)."""
+        if self._prepare:
+            line.pgconn.send_query_prepared(_NAME, parameters, _FORMATS, Format.BINARY)
+        else:
+            line.pgconn.send_query_params(self._call, parameters, None, _FORMATS, Format.BINARY)
+        result = line.wait(generators.execute(line.pgconn))[0]
+        if result.status != ExecStatus.TUPLES_OK:
+            raise error_from_result(result)
+        transformer = Transformer(line)
+        transformer.set_pgresult(result)
+        return transformer.load_rows(0, result.ntuples, tuple)
 
     def _tell(self, group: Group, rows: Sequence[tuple[Any, ...]]) -> None:
         kind, _, ready = rows[-1][:3]
@@ -209,7 +209,7 @@ class PostgresStore:
         parameters = group.parameters(self._peer, self._epoch, number)
         if self._doubt is not None:
             self._doubt.patterns += group.patterns()
-        return group.answers(line.execute(self._call, parameters, prepare=self._prepare, binary=True).fetchall())
+        return group.answers(self._ask(line, parameters))
 
     def _steps(self, line: Connection, number: int, request: Request) -> Taken:
         taken, done = Taken(), request.done or Done()
@@ -260,11 +260,18 @@ class PostgresStore:
             line = self._connect()
             try:
                 self._epoch, _ = self._epoch_of(line)
+                self._get_ready(line)
             except BaseException:
                 line.close()
                 raise
             self._line = line
         return self._line
+
+    def _get_ready(self, line: Connection) -> None:
+        if self._prepare:
+            result = line.pgconn.prepare(_NAME, self._call)
+            if result.status != ExecStatus.COMMAND_OK:
+                raise error_from_result(result)
 
     def _epoch_of(self, line: Connection) -> tuple[int, int]:
         row = line.execute(self.sql["peer_enter"], {"peer": self._peer}).fetchone()
@@ -286,6 +293,7 @@ class PostgresStore:
                 committed = doubt.writes and seq == doubt.number
                 if committed or not doubt.writes:
                     self._free(line, doubt)
+            self._get_ready(line)
         except BaseException:
             line.close()
             raise
