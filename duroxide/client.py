@@ -179,10 +179,7 @@ class Client:
     def _wait(self, instance: str, look: Callable[[], _T | None], limit_ms: float, text: str = "Operation timed out") -> _T:
         """What `look` finds, asked again after every change; at least once, however short the limit."""
         deadline = time.monotonic() + limit_ms / 1_000
-        found = look()
-        if found is not None:
-            return found
-        with self._queue.watch(instance) as watch:
+        with self._queue.watch(instance) as watch:  # before the first look: what comes after it is heard
             while True:
                 found = look()
                 if found is not None:

@@ -458,7 +458,7 @@ cdef class Queue:
     cdef int announce(self, turns, codes) except -1:
         for turn, code in zip(turns, codes):
             # What clients wait for: the end, a status, a value. A step in between would only make them look.
-            if code == OK and (turn.status is not None or turn.custom_status is not None or turn.kv or turn.name is not None):
+            if code == OK and (turn.status is not None or turn.custom_status is not None or turn.kv):
                 for watch in self.watches.get(turn.instance, ()):
                     (<Watch> watch).signal()
         return 0

@@ -54,11 +54,12 @@ class PostgresNative(PostgresAdmin):
         self._moved: tuple[float, int, str] = (0.0, 0, "")
         with contextlib.closing(address.first(acquire_s, **self._options)) as first:
             postgres_schema.prepare(first, self.schema)
+        readers = max(0, min(2, connections - LEAST_CONNECTIONS))
         self._pool = ConnectionPool(
-            address.conninfo, connection_class=address.connection_class, kwargs=self._options, min_size=0, max_size=connections - 2,
+            address.conninfo, connection_class=address.connection_class, kwargs=self._options, min_size=0, max_size=connections - 2 - readers,
             timeout=acquire_s, open=True, name=f"duroxide-{self.peer}", check=None, max_idle=120.0,
         )  # fmt: skip
-        self._store = PostgresStore(self.connect, self._lend, self.sql, self.peer)
+        self._store = PostgresStore(self.connect, self._lend, self.sql, self.peer, readers=readers)
         self._signals = Signals(self.connect, self._store.sql, self.schema, channel(self.schema), self.peer)
         self._store.told = self._signals.tell
         self._sweep_at = time.monotonic() + 60.0

@@ -214,7 +214,7 @@ NAMES = (TURNS_NAME, WORK_NAME, NAME, LOAD_NAME)
 FUNCTIONS: tuple[str, ...] = (_TURNS, _WORK, _EXCHANGE, _LOAD)
 
 CALL = f"SELECT * FROM {{s}}.{NAME}({', '.join(f'${n}::{kind}' for n, kind in enumerate(apply.PARAMETERS.values(), 1))})"
-LOAD_CALL = f"SELECT * FROM {{s}}.{LOAD_NAME}(%b, %b::bigint, %b::bigint)"
+LOAD_CALL = f"SELECT * FROM {{s}}.{LOAD_NAME}($1::text, $2::bigint, $3::bigint)"
 
 
 def channel(schema: str) -> str:

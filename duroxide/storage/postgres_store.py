@@ -35,7 +35,7 @@ T = TypeVar("T")
 PATIENCE_S = 10.0  # how long a verb tries again before it is the caller's turn to decide
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.5
-_NAME = b"dx_exchange"
+_EXCHANGE, _LOAD = b"dx_exchange", b"dx_load"  # names of prepared statements
 _FORMATS = [Format.BINARY] * (len(PARAMETERS) - 1) + [Format.TEXT]
 # A member of the group that the tables refuse: data that do not fit, a constraint, a limit of the server.
 _REFUSALS = ("22", "23", "54")
@@ -50,6 +50,29 @@ def text_of(error: BaseException) -> str:
     """What the server said, without its statement and its place in our functions."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return said or str(error).strip()
+
+
+def _prepared(line: Connection, name: bytes, statement: bytes | None) -> None:
+    if statement is not None:
+        result = line.pgconn.prepare(name, statement)
+        if result.status != ExecStatus.COMMAND_OK:
+            raise error_from_result(result)
+
+
+def _rows_of(
+    line: Connection, statement: bytes, name: bytes | None, values: Sequence[bytes | None], formats: Sequence[Format] | None
+) -> list[tuple[Any, ...]]:
+    """The rows of one statement, prepared under `name` or not; past psycopg's cursor, whose adapting takes longer than all the rest."""
+    if name is not None:
+        line.pgconn.send_query_prepared(name, values, formats, Format.BINARY)
+    else:
+        line.pgconn.send_query_params(statement, values, None, formats, Format.BINARY)
+    result = line.wait(generators.execute(line.pgconn))[0]
+    if result.status != ExecStatus.TUPLES_OK:
+        raise error_from_result(result)
+    transformer = Transformer(line)
+    transformer.set_pgresult(result)
+    return transformer.load_rows(0, result.ntuples, tuple)
 
 
 def pause(tries: int) -> float:
@@ -76,10 +99,13 @@ class PostgresStore:
         fill: Callable[[str], str],
         peer: str,
         prepare: bool = True,
+        readers: int = 2,
     ) -> None:
         self._connect, self._lend, self._peer, self._prepare = connect, lend, peer, prepare
         self.sql = {name: fill(text) for name, text in COLD.items()}
-        self._call, self._load = fill(CALL).encode(), fill(LOAD_CALL)
+        self._call, self._load = fill(CALL).encode(), fill(LOAD_CALL).encode()
+        self._readers: list[Connection] = []  # idle ones of our own; who finds none borrows one of the pool
+        self._may_read = readers
         self.told: Callable[[bool, list[TurnDone]], None] = lambda ready, turns: None
         self._lock = threading.RLock()
         self._line: Connection | None = None
@@ -99,6 +125,8 @@ class PostgresStore:
                 with suppress(psycopg.Error):
                     line.execute(self.sql["peer_leave"], {"peer": self._peer})
                 line.close()
+            while self._readers:
+                self._readers.pop().close()
 
     def abandon(self, why: str) -> None:
         """In a forked child: the connection is the parent's."""
@@ -165,16 +193,7 @@ class PostgresStore:
 
     def _ask(self, line: Connection, parameters: list[bytes | None]) -> list[tuple[Any, ...]]:
         """The rows of the exchange. Past psycopg's cursor: adapting so many parameters would take longer than all the rest (0020)."""
-        if self._prepare:
-            line.pgconn.send_query_prepared(_NAME, parameters, _FORMATS, Format.BINARY)
-        else:
-            line.pgconn.send_query_params(self._call, parameters, None, _FORMATS, Format.BINARY)
-        result = line.wait(generators.execute(line.pgconn))[0]
-        if result.status != ExecStatus.TUPLES_OK:
-            raise error_from_result(result)
-        transformer = Transformer(line)
-        transformer.set_pgresult(result)
-        return transformer.load_rows(0, result.ntuples, tuple)
+        return _rows_of(line, self._call, _EXCHANGE if self._prepare else None, parameters, _FORMATS)
 
     def _tell(self, group: Group, rows: Sequence[tuple[Any, ...]]) -> None:
         kind, _, ready = rows[-1][:3]
@@ -260,18 +279,12 @@ class PostgresStore:
             line = self._connect()
             try:
                 self._epoch, _ = self._epoch_of(line)
-                self._get_ready(line)
+                _prepared(line, _EXCHANGE, self._call if self._prepare else None)
             except BaseException:
                 line.close()
                 raise
             self._line = line
         return self._line
-
-    def _get_ready(self, line: Connection) -> None:
-        if self._prepare:
-            result = line.pgconn.prepare(_NAME, self._call)
-            if result.status != ExecStatus.COMMAND_OK:
-                raise error_from_result(result)
 
     def _epoch_of(self, line: Connection) -> tuple[int, int]:
         row = line.execute(self.sql["peer_enter"], {"peer": self._peer}).fetchone()
@@ -293,7 +306,7 @@ class PostgresStore:
                 committed = doubt.writes and seq == doubt.number
                 if committed or not doubt.writes:
                     self._free(line, doubt)
-            self._get_ready(line)
+            _prepared(line, _EXCHANGE, self._call if self._prepare else None)
         except BaseException:
             line.close()
             raise
@@ -331,14 +344,46 @@ class PostgresStore:
             time.sleep(pause(tries))
             tries += 1
 
+    def _read(self, values: Sequence[bytes | None]) -> list[tuple[Any, ...]]:
+        """What `dx_load` says; over a connection of our own if one is idle, which is quicker than to borrow one."""
+        line = self._reader()
+        if line is not None:
+            try:
+                rows = _rows_of(line, self._load, _LOAD if self._prepare else None, values, None)
+                self._readers.append(line)
+                return rows
+            except psycopg.Error as error:
+                with self._lock:
+                    self._may_read += 1
+                line.close()
+                if not retryable(error):
+                    raise StoreError(f"load: {text_of(error)}", operation="load") from error
+        return self._again("load", lambda connection: _rows_of(connection, self._load, None, values, None))
+
+    def _reader(self) -> Connection | None:
+        with suppress(IndexError):
+            return self._readers.pop()
+        with suppress(psycopg.Error):
+            if self._may_read > 0 and not self._closed:
+                self._may_read -= 1
+                try:
+                    line = self._connect()
+                    _prepared(line, _LOAD, self._load if self._prepare else None)
+                    return line
+                except BaseException:
+                    self._may_read += 1
+                    raise
+        return None
+
     def load(self, instance: str, execution_id: int | None = None, after: int = 0) -> Loaded | None:
         if "\0" in instance:
             return None
-        values = (instance, execution_id or 0, after)
         try:
-            row = self._again("load", lambda c: c.execute(self._load, values, prepare=self._prepare, binary=True).fetchone())
+            values = [instance.encode(), b"%d" % (execution_id or 0), b"%d" % after]
         except UnicodeEncodeError as error:
             raise StoreError(f"load: text with a lone surrogate cannot be stored: {error}", operation="load") from error
+        rows = self._read(values)
+        row = rows[0] if rows else None
         if row is None:
             return None
         execution, name, version, status, output, parent, custom, custom_version = row[:8]
