@@ -345,10 +345,11 @@ def test_an_answer_counts_only_for_what_its_group_had_seen(store: Store, queue: 
 # ── watches ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def commit(queue: Queue, claim: ClaimedTurn) -> None:
+def commit(queue: Queue, claim: ClaimedTurn, status: str | None = "Completed", keep: bool = False) -> None:
     done = Done()
     turn = TurnDone(claim.lease, claim.instance, 1)
-    turn.name, turn.consumed = "o", [m[0] for m in claim.messages]
+    turn.name, turn.status, turn.keep = "o", status, keep
+    turn.consumed = [m[0] for m in claim.messages]
     done.turns = [turn]
     queue.submit(Request(now(), done))
 
@@ -359,7 +360,8 @@ def test_a_watch_is_signalled_by_its_instance_only(store: Store, queue: Queue) -
     claims = {t.instance: t for t in queue.submit(Request(now(), None, Appetite("o", turns=9))).turns}
     with queue.watch("a") as watch:
         commit(queue, claims["b"])
-        assert not watch.wait(0.01)
+        commit(queue, claims["a"], status=None, keep=True)
+        assert not watch.wait(0.01), "a step in the middle is nothing that anybody waits for"
         commit(queue, claims["a"])
         assert watch.wait(PATIENCE_S) and not watch.wait(0)
     commit_after = queue.watch("a")
