@@ -233,6 +233,23 @@ def _file_of(path: str) -> str:
     return rest
 
 
+def _make_directories(path: str) -> None:
+    """Make what is missing, for good: a directory whose entry is not synced is gone after a power cut, with everything in it."""
+    missing = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path.rstrip(os.sep))
+    for directory in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory)
+        if os.name != "nt":
+            above = os.open(os.path.dirname(directory.rstrip(os.sep)) or ".", os.O_RDONLY)
+            try:
+                os.fsync(above)
+            finally:
+                os.close(above)
+
+
 def _prepare(file: str, vfs: str | None) -> None:
     """Make the directories; say at once, before anything is written, why this cannot be a database of ours."""
     try:
@@ -246,7 +263,7 @@ def _prepare(file: str, vfs: str | None) -> None:
         parent = os.path.dirname(file) or "."
         if os.path.isfile(parent):
             raise NotADirectoryError(20, "Not a directory")
-        os.makedirs(parent, exist_ok=True)
+        _make_directories(parent)
         if not os.path.exists(file):
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o644))
             return

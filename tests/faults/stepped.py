@@ -122,26 +122,34 @@ class Outside:
 
 
 def done(native: Any) -> bool:
-    for instance in EXPECTED:
-        row = native.load(instance, None, 1 << 62)
-        if row is None or row.status not in ("Completed", "Failed"):
-            return False
-    return bool(native.queue_depths(0)["worker_queue"] == 0)
+    return all(ended(native, instance) for instance in EXPECTED) and bool(native.queue_depths(0)["worker_queue"] == 0)
 
 
-def live(native: Any, ledger: str, life: int, **options: Any) -> None:
-    """Run the scenario to its end in this thread."""
-    provider, registry = duroxide.SqliteProvider(native), Registry()
-    register(_Registering(registry), ledger)
-    runtime, outside = Stepped(provider, registry, SteppedClock(life), **options), Outside(native, Path(ledger + ".acts"))
-    for _ in range(MOST_STEPS):
-        if not (outside.step() | runtime.step()):
-            if not outside.todo and done(native):
-                break
-            runtime.clock.skipped += 0.002
-    else:
-        raise Stuck(f"{[act.name for act in outside.todo]}, {[i for i in EXPECTED if not ended(native, i)]}")
-    runtime.end()
+class Life:
+    """The scenario with its outside world on one opened provider. `ledger`: see scenario; acts are in `ledger`.acts."""
+
+    def __init__(self, native: Any, ledger: str, life: int) -> None:
+        provider, registry = duroxide.SqliteProvider(native), Registry()
+        register(_Registering(registry), ledger)
+        self.native = native
+        self.runtime = Stepped(provider, registry, SteppedClock(life))
+        self.outside = Outside(native, Path(ledger + ".acts"))
+
+    def step(self) -> bool:
+        """False once everything has been done."""
+        if not (self.outside.step() | self.runtime.step()):
+            if not self.outside.todo and done(self.native):
+                return False
+            self.runtime.clock.skipped += 0.002
+        return True
+
+    def run(self) -> None:
+        for _ in range(MOST_STEPS):
+            if not self.step():
+                self.runtime.end()
+                return
+        left = [instance for instance in EXPECTED if not ended(self.native, instance)]
+        raise Stuck(f"not done: {[act.name for act in self.outside.todo]}, not ended: {left}")
 
 
 def ended(native: Any, instance: str) -> bool:

@@ -36,7 +36,7 @@ def run(path: str, ledger: str, implementation: str, kill_at: int, bug: str | No
             loop.TURNS = 1
         if mode == "expiry":
             native.reclaim = lambda now: 0
-        stepped.live(native, ledger, life)
+        stepped.Life(native, ledger, life).run()
     native.close()
     print(f"points {points.count}", file=sys.stderr)
 
