@@ -17,6 +17,8 @@ from golden.world import World
 
 import duroxide
 from duroxide.storage.memory import MemoryStore
+from duroxide.storage.postgres import open_postgres
+from postgres_server import Server
 
 Run = dict[str, Any]
 Change = Callable[[Run], None]
@@ -195,6 +197,25 @@ def test_run_on_a_file_gives_what_the_reference_gave(program: str, tmp_path: Pat
 @pytest.mark.parametrize("program", store.names())
 def test_run_in_memory_gives_what_the_reference_gave(program: str) -> None:
     check(program, duroxide.SqliteProvider(MemoryStore()))
+
+
+def check_on_postgres(program: str, server: Server, schema: str) -> None:
+    native = open_postgres(server.url, schema)
+    try:
+        check(program, duroxide.PostgresProvider(native))
+    finally:
+        native.close()
+
+
+@pytest.mark.parametrize("program", store.names()[::4])
+def test_run_on_postgres_gives_what_the_reference_gave(program: str, postgres: Server, schema: str) -> None:
+    check_on_postgres(program, postgres, schema)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("program", [name for n, name in enumerate(store.names()) if n % 4])
+def test_the_rest_on_postgres_gives_what_the_reference_gave(program: str, postgres: Server, schema: str) -> None:
+    check_on_postgres(program, postgres, schema)
 
 
 def test_a_difference_is_seen() -> None:

@@ -22,7 +22,9 @@ from duroxide.engine._turn import Turn
 from duroxide.runtime import loop
 from duroxide.storage.base import ClaimedTurn
 from duroxide.storage.memory import MemoryStore
+from duroxide.storage.postgres import open_postgres
 from duroxide.storage.sqlite import open_sqlite
+from postgres_server import Server
 
 RUNNER = Path(runner.__file__)
 STORES: dict[str, Callable[[Path], Any]] = {
@@ -71,6 +73,29 @@ def check_alike(some: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_programs_end_alike_on_every_store_live_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_alike(made(0, 150), tmp_path, monkeypatch)
+
+
+def check_on_postgres(some: dict[str, Any], tmp_path: Path, server: Server, schema: str) -> None:
+    native = open_postgres(server.url, schema)
+    try:
+        assert runner.run(duroxide, duroxide.PostgresProvider(native), some) == run("memory", tmp_path, some)
+    finally:
+        native.close()
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "replayed"])
+def test_programs_end_alike_on_postgres(
+    live: bool, tmp_path: Path, postgres: Server, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not live:
+        monkeypatch.setattr(loop, "run_turn", replaying)
+    check_on_postgres(made(0, 60), tmp_path, postgres, schema)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(1_000, 3_000, 500))
+def test_more_programs_end_alike_on_postgres(first: int, tmp_path: Path, postgres: Server, schema: str) -> None:
+    check_on_postgres(made(first, 500), tmp_path, postgres, schema)
 
 
 @pytest.mark.soak

@@ -202,6 +202,6 @@ WHERE w.id = t.id AND t.turn < 0 AND (v_any OR t.n = ANY (v_worked))""",
     # Does anybody else listen, and is there anything that this exchange did not take?
     "others": "SELECT EXISTS (SELECT FROM {s}.dx_owners o WHERE o.peer <> p_peer)",
     "ready_left": """
-SELECT EXISTS (SELECT FROM {s}.orchestrator_queue q WHERE q.lock_token IS NULL AND q.visible_at <= v_at)
-  OR EXISTS (SELECT FROM {s}.worker_queue w WHERE w.lock_token IS NULL AND w.visible_at <= v_at)""",
+SELECT COALESCE((SELECT q.visible_at FROM {s}.orchestrator_queue q WHERE q.lock_token IS NULL ORDER BY q.visible_at LIMIT 1) <= v_at, false)
+  OR COALESCE((SELECT w.visible_at FROM {s}.worker_queue w WHERE w.lock_token IS NULL ORDER BY w.visible_at LIMIT 1) <= v_at, false)""",
 }  # fmt: skip

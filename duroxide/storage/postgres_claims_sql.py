@@ -179,7 +179,9 @@ SELECT array_agg(r.id), array_agg(r.visible_at) FROM (
   SELECT w.id, w.visible_at FROM {s}.worker_queue w
   WHERE w.lock_token IS NULL AND w.session_id IS NULL AND w.visible_at <= v_now
   ORDER BY w.visible_at, w.id LIMIT p_work FOR UPDATE SKIP LOCKED) AS r""",
-    "session_any": "SELECT EXISTS (SELECT FROM {s}.worker_queue w WHERE w.lock_token IS NULL AND w.session_id IS NOT NULL)",
+    "session_any": """
+SELECT (SELECT w.session_id FROM {s}.worker_queue w WHERE w.lock_token IS NULL AND w.session_id IS NOT NULL
+  ORDER BY w.session_id LIMIT 1) IS NOT NULL""",
     # Every session that has ready rows, by leaps through the index; of those that may come here the first rows in order.
     "session_ready": """
 WITH RECURSIVE leap AS (

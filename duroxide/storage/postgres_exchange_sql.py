@@ -24,8 +24,11 @@ TABLES: tuple[str, ...] = (
 )
 INDEXES: tuple[str, ...] = (
     "CREATE INDEX IF NOT EXISTS dx_orch_ready ON {s}.orchestrator_queue (visible_at, id) WHERE lock_token IS NULL",
-    "CREATE INDEX IF NOT EXISTS dx_work_ready ON {s}.worker_queue (tag, visible_at, id)"
-    " WHERE lock_token IS NULL AND session_id IS NULL",
+    # Two, because to the planner a null tag is no value by which an index on the tag is in order.
+    "CREATE INDEX IF NOT EXISTS dx_work_ready ON {s}.worker_queue (visible_at, id)"
+    " WHERE lock_token IS NULL AND session_id IS NULL AND tag IS NULL",
+    "CREATE INDEX IF NOT EXISTS dx_work_tagged ON {s}.worker_queue (tag, visible_at, id)"
+    " WHERE lock_token IS NULL AND session_id IS NULL AND tag IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS dx_work_visible ON {s}.worker_queue (visible_at, id) WHERE lock_token IS NULL",
     "CREATE INDEX IF NOT EXISTS dx_work_session ON {s}.worker_queue (session_id, visible_at, id)"
     " WHERE lock_token IS NULL AND session_id IS NOT NULL",
@@ -33,7 +36,7 @@ INDEXES: tuple[str, ...] = (
 )
 
 # Plans that a table's growth cannot make bad: they are kept for the life of a connection, and queues are empty when it begins.
-_SETTINGS = (
+SETTINGS = (
     "search_path = pg_catalog, pg_temp", "enable_seqscan = off", "enable_hashjoin = off", "enable_mergejoin = off", "jit = off",
     "plan_cache_mode = force_generic_plan",
 )  # fmt: skip
@@ -194,7 +197,7 @@ def _load() -> tuple[str, str]:
         "(p_instance text, p_execution bigint, p_after bigint) RETURNS TABLE (execution bigint, name text, version text, status text,"
         " output text, parent text, custom text, custom_version integer, ids bigint[], events text[], keys text[], texts text[],"
         " times bigint[], changed text[], changed_texts text[], changed_times bigint[]) LANGUAGE plpgsql STABLE"
-        f" {' '.join(f'SET {s}' for s in _SETTINGS)} AS $duroxide$\n#variable_conflict use_column\nBEGIN RETURN QUERY"
+        f" {' '.join(f'SET {s}' for s in SETTINGS)} AS $duroxide$\n#variable_conflict use_column\nBEGIN RETURN QUERY"
         f" {claims.LOAD.strip()}; END\n$duroxide$"
     )
     full = f"dx_load_{zlib.crc32(text.encode()):08x}"
@@ -207,7 +210,7 @@ NAME, _EXCHANGE = _function(
     "dx_exchange",
     {**apply.PARAMETERS, **apply.VARIABLES},
     _filled(EXCHANGE, apply.APPLY, turns=TURNS_NAME, work=WORK_NAME),
-    _SETTINGS,
+    SETTINGS,
 )
 LOAD_NAME, _LOAD = _load()
 NAMES = (TURNS_NAME, WORK_NAME, NAME, LOAD_NAME)
