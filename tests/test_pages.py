@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pages
@@ -10,6 +13,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if pages.blocks(path))
+
+
+LOGGERS = ("", "duroxide", "duroxide.runtime", "duroxide.orchestration", "duroxide.activity")
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process() -> Iterator[None]:
+    """Pages show how a program takes signals and log lines: that ends with the page."""
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    loggers = {name: (logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in LOGGERS}
+    yield
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+    for name, (level, handlers) in loggers.items():
+        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).handlers[:] = handlers
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT / "docs").with_suffix("").as_posix())
