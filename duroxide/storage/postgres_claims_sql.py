@@ -44,13 +44,13 @@ TURNS = {
     "lease_sweep": """
 WITH ended AS (
   DELETE FROM {s}.instance_locks l WHERE l.instance_id = ANY (ARRAY(
-    SELECT x.instance_id FROM {s}.instance_locks x WHERE x.locked_until <= p_now
-    ORDER BY x.locked_until LIMIT 256 FOR UPDATE SKIP LOCKED)) RETURNING l.instance_id)
+    SELECT f.instance_id FROM {s}.instance_locks f WHERE f.locked_until <= p_now{theirs}
+    ORDER BY f.locked_until LIMIT 256 FOR UPDATE SKIP LOCKED)) RETURNING l.instance_id)
 SELECT array_agg(instance_id) FROM ended""",
     "lease_sweep_of": """
 WITH ended AS (
   DELETE FROM {s}.instance_locks l WHERE l.instance_id = ANY (ARRAY(
-    SELECT x.instance_id FROM {s}.instance_locks x WHERE x.instance_id = ANY (v_expired) AND x.locked_until <= p_now
+    SELECT f.instance_id FROM {s}.instance_locks f WHERE f.instance_id = ANY (v_expired) AND f.locked_until <= p_now{theirs}
     FOR UPDATE SKIP LOCKED)) RETURNING l.instance_id)
 SELECT array_agg(instance_id) FROM ended""",
     # After a lease ended no tag on its instance means anything.
@@ -97,12 +97,13 @@ WITH held AS (
 UPDATE {s}.orchestrator_queue q
 SET lock_token = regexp_replace(m.lock_token, '^lock_(.*):[0-9]+$', 'to:\\1'), locked_until = m.locked_until
 FROM met m WHERE q.id = m.id""",
-    # The try keeps others of ours from waiting for this insert (and so from deadlocks); the reference waits for it.
+    # The try keeps others of ours from waiting for this insert, and so from deadlocks. In a schema of the reference its own lock is
+    # tried too ({theirs}): it takes that one first of all when it fetches, and locks the rows in another order than we do.
     "lease_put": """
 WITH mine AS (
   SELECT u.instance_id, row_number() OVER () AS n FROM (
     SELECT f.instance_id FROM unnest(v_free) AS f(instance_id)
-    WHERE pg_try_advisory_xact_lock(hashtextextended(f.instance_id, {seed})) LIMIT v_left) AS u
+    WHERE pg_try_advisory_xact_lock(hashtextextended(f.instance_id, {seed})){theirs} LIMIT v_left) AS u
 ), put AS (
   INSERT INTO {s}.instance_locks (instance_id, lock_token, locked_until, locked_at)
   SELECT m.instance_id, v_prefix || (p_base + m.n), v_until, p_now FROM mine m

@@ -225,7 +225,9 @@ def channel(schema: str) -> str:
     return f"dx_{zlib.crc32(schema.encode()):08x}"
 
 
-def filled(text: str, schema: str) -> str:
-    """`text` for that (folded) schema. The seed keeps the advisory locks of one schema's instances apart from another's."""
+def filled(text: str, schema: str, shared: bool = False) -> str:
+    """`text` for that (folded) schema. The seed keeps the advisory locks of one schema's instances apart from another's; the lock of the
+    reference, which does not, is taken only where the schema is `shared` with it."""
+    text = text.replace("{theirs}", " AND pg_try_advisory_xact_lock(hashtext(f.instance_id))" if shared else "")
     text = text.replace("{s}", f'"{schema}"').replace("{channel}", channel(schema))
     return text.replace("{seed}", str(zlib.crc32(schema.encode())))

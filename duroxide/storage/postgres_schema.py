@@ -135,7 +135,7 @@ def _install(connection: psycopg.Connection[Any], name: str) -> None:
     found.check()
 
     def run(statement: str, *values: Any) -> None:
-        connection.execute(hot.filled(statement, name), values or None)
+        connection.execute(hot.filled(statement, name, bool(found.reference)), values or None)
 
     if not connection.execute(sql.SCHEMA_EXISTS, (name,)).fetchone():
         run(sql.CREATE_SCHEMA)
