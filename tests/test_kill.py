@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from faults.bugs import BUGS
-from faults.trial import Trial, Wrong, Zygote
+from faults.checks import Wrong
+from faults.trial import Trial, Zygote
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 

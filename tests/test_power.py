@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults.checks import Wrong
 from faults.outage import Outage, Recording, checkpointing_often
 from faults.power import HOW, SECTORS
-from faults.trial import Wrong
 
 from duroxide.storage import sqlite
 

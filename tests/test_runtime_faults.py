@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from runtime_rig import PATIENCE_S, Rig, until
 
+from duroxide.errors import ProviderError
 from duroxide.storage.base import Loaded, Request, StoreError, Taken
 from duroxide.storage.memory import MemoryStore
 
@@ -88,6 +89,31 @@ def test_a_store_that_fails_now_and_then_loses_nothing(rig: Rig, every: int, ret
     for n in range(started):
         assert rig.wait(f"i{n}").output == [6, n]
         assert rig.kinds(f"i{n}").count("ActivityCompleted") == 4
+
+
+def test_a_value_that_the_store_cannot_read_now_is_read_later(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the store is no failure of the orchestration's."""
+
+    def keeper(ctx: Any, _: Any) -> Any:
+        ctx.set_kv_value("k", "v")
+        yield ctx.schedule_timer(1)
+
+    def reader(ctx: Any, _: Any) -> Any:
+        return (yield ctx.get_kv_value_from_instance("keeper", "k"))
+
+    read, failures = rig.native.kv_value, [ProviderError("planted"), StoreError("planted")]
+
+    def failing(instance: str, key: str) -> str | None:
+        if failures:
+            raise failures.pop()
+        return read(instance, key)
+
+    rig.runtime(keeper, reader)
+    rig.run("keeper", "keeper")
+    monkeypatch.setattr(rig.native, "kv_value", failing)
+    rig.client.start_orchestration("reader", "reader")
+    until(lambda: not failures, lambda: rig.clock.skip(0.02))
+    assert rig.wait("reader").output == "v"
 
 
 def test_signals_to_nobody_stop_nobody(rig: Rig) -> None:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from duroxide.client import Client
 from duroxide.context import ActivityContext
 from duroxide.engine._codec import clean, dumps, read
+from duroxide.errors import ProviderError
 from duroxide.events import SYSCALL, activity_poison, application_failure, quote
 from duroxide.runtime.leases import Job
+from duroxide.storage.base import StoreError
 
 if TYPE_CHECKING:
     from duroxide.runtime.runtime import Engine
@@ -25,6 +27,7 @@ log = logging.getLogger("duroxide.runtime")
 MOST_HELD = 256
 AHEAD_S = 0.03  # hold as much as the workers can do in this time
 LATE_S = 0.06  # what waited so long goes back, for others
+STORE_BACK_MS = 500  # a call of the runtime's own that the store failed is tried again then
 
 
 class Workers:
@@ -128,7 +131,13 @@ class Workers:
             engine.holdings.give_back([job], min(1_000 << min(job.attempt - 1, 6), 60_000), refund=False)
             return
         started = engine.clock.monotonic()
-        ok, payload = self._call(job, function, worker_id)
+        try:
+            ok, payload = self._call(job, function, worker_id)
+        except (StoreError, ProviderError) as error:
+            engine.count("provider_errors")
+            log.warning("the store fails '%s' of '%s', next try in %d ms: %s", job.name, job.instance, STORE_BACK_MS, error)
+            engine.holdings.give_back([job], STORE_BACK_MS)
+            return
         self._seconds += ((engine.clock.monotonic() - started) - self._seconds) / 16
         if job.cancelled:
             engine.count("activity_infra_errors")
@@ -137,7 +146,8 @@ class Workers:
         engine.holdings.finished(job, ok, payload)
 
     def _call(self, job: Job, function: Callable[..., Any], worker_id: str) -> tuple[bool, str]:
-        """(True, result as JSON text) or (False, details as JSON text)."""
+        """(True, result as JSON text) or (False, details as JSON text). What the store raises in a call that the runtime itself
+        answers passes through: it is no fault of the user's code."""
         engine = self.engine
         context = ActivityContext(
             {
@@ -152,6 +162,8 @@ class Workers:
             result = function(context, read(job.input))
             return True, result if job.name.startswith(SYSCALL) else dumps(result)
         except BaseException as error:
+            if job.name.startswith(SYSCALL) and isinstance(error, (StoreError, ProviderError)):
+                raise
             text = f"Activity '{job.name}' call failed: {type(error).__qualname__}: {_text_of(error)}"
             return False, application_failure(clean(text))
         finally:

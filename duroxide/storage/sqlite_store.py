@@ -38,6 +38,9 @@ from duroxide.storage.sqlite_sql import HOT
 
 BUSY_S = 60.0
 DEFAULT_WORK_LEASE_MS = 30_000
+MAY_HELP_TO_RETRY = (
+    apsw.BusyError, apsw.LockedError, apsw.NoMemError, apsw.InterruptError, apsw.IOError, apsw.FullError, apsw.ProtocolError,
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -136,7 +139,7 @@ class PythonStore:
                         connection.execute(HOT["rollback"])
                     raise
             except apsw.Error as error:
-                retryable = isinstance(error, (apsw.BusyError, apsw.LockedError))
+                retryable = isinstance(error, MAY_HELP_TO_RETRY)
                 raise StoreError(f"{operation}: {error}", operation=operation, retryable=retryable) from error
             except UnicodeEncodeError as error:
                 raise StoreError(f"{operation}: text with a lone surrogate cannot be stored: {error}", operation=operation) from error

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from faults import scenario, stepped
+from faults import stepped
+from faults.checks import Wrong, check_history, check_outcomes, histories, results
 from faults.points import VERBS
 from faults.power import Disk, RecordingVFS, Tape, lay_out
-from faults.trial import Wrong, results
 
 import duroxide
 from duroxide.storage import sqlite
@@ -186,6 +186,8 @@ class Outage:
             instance, execution, name, value = json.loads(call)
             if name != "flaky" and known[call] and results(before.get((instance, execution), []), name, value):
                 raise Wrong(f"{call} has a stored result and ran again")
+        for (instance, execution), events in after.items():
+            check_history(instance, execution, events)
         check_outcomes(duroxide.Client(native))
 
     def check_seen(self, found: Any, known: Counter[str]) -> None:
@@ -200,15 +202,3 @@ class Outage:
 
 
 EMPTY = hashlib.sha256().hexdigest()
-
-
-def histories(native: Any) -> dict[tuple[str, int], list[tuple[int, str]]]:
-    return {(i, n): native.load(i, n).events for i in native.instances() for n in native.executions(i)}
-
-
-def check_outcomes(client: duroxide.Client) -> None:
-    for instance, (status, output) in scenario.EXPECTED.items():
-        result = client.get_status(instance)
-        ending = (result.error or "").strip().endswith(str(output)) if status == "Failed" else result.output == output
-        if result.status != status or not ending:
-            raise Wrong(f"{instance}: expected {status} {output!r}, found {result}")

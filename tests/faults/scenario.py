@@ -252,7 +252,8 @@ def status(ctx: Any, _: Any) -> Any:
 
 
 def caller(ctx: Any, _: Any) -> Any:
-    return (yield ctx.schedule_activity("call", "by an activity"))
+    policy = {"max_attempts": 9, "backoff": {"type": "fixed", "initial_ms": 5}}  # its store may fail
+    return (yield ctx.schedule_activity_with_retry("call", "by an activity", policy))
 
 
 def pruned(ctx: Any, n: int) -> Any:

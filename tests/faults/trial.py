@@ -1,6 +1,6 @@
 """One trial: workers on one file that die where they are told, until one gets to the end.
 
-Owns what must hold after every death and at the end. `Wrong` says what does not.
+Owns what must hold after every death and at the end of all lives (`checks`: at any time).
 """
 
 from __future__ import annotations
@@ -16,17 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from faults import scenario
+from faults.checks import Wrong, check_history, check_outcomes, histories, results
 from faults.story import Histories, stories
 
 import duroxide
 from duroxide.storage.sqlite import open_sqlite
 
 HERE = Path(__file__).resolve().parent
-COMPLETIONS = ("ActivityCompleted", "ActivityFailed", "TimerFired", "SubOrchestrationCompleted", "SubOrchestrationFailed")
-
-
-class Wrong(AssertionError):
-    pass
 
 
 class Zygote:
@@ -131,7 +127,7 @@ class Trial:
     def histories(self) -> Histories:
         native = open_sqlite(self.path, synchronous="normal")
         try:
-            return {(i, n): native.load(i, n).events for i in native.instances() for n in native.executions(i)}  # type: ignore[union-attr]
+            return histories(native)
         finally:
             native.close()
 
@@ -166,29 +162,14 @@ class Trial:
     def check_end(self) -> None:
         native = open_sqlite(self.path, synchronous="normal")
         try:
-            self.check_outcomes(duroxide.Client(native))
+            check_outcomes(duroxide.Client(native))
             self.check_rest(native)
         finally:
             native.close()
         for (instance, execution), events in self.before.items():
-            self.check_history(instance, execution, events)
+            check_history(instance, execution, events)
         self.check_ledger(self.before)
         self.check_messages()
-
-    def check_outcomes(self, client: duroxide.Client) -> None:
-        for instance, (status, output) in scenario.EXPECTED.items():
-            result = client.get_status(instance)
-            ending = (result.error or "").strip().endswith(str(output)) if status == "Failed" else result.output == output
-            if result.status != status or not ending:
-                raise Wrong(f"{instance}: expected {status} {output!r}, found {result}")
-
-    def check_history(self, instance: str, execution: int, events: list[tuple[int, str]]) -> None:
-        """Dense ids; every schedule completed once at most."""
-        if [id for id, _ in events] != list(range(1, len(events) + 1)):
-            raise Wrong(f"{instance}#{execution}: ids {[id for id, _ in events]}")
-        done = Counter(e["source_event_id"] for e in map(json.loads, (t for _, t in events)) if e["type"] in COMPLETIONS)
-        if done and max(done.values()) > 1:
-            raise Wrong(f"{instance}#{execution}: completed twice: {done}")
 
     def check_messages(self) -> None:
         """Each message to the queue was taken once for each time that it was sent; one whose sending nobody heard of, perhaps not."""
@@ -250,11 +231,3 @@ class Trial:
         if mine != theirs:
             raise Wrong("\n".join(f"{key}: {mine.get(key)}\ninstead of {theirs.get(key)}" for key in mine.keys() | theirs.keys()
                                   if mine.get(key) != theirs.get(key)))  # fmt: skip
-
-
-def results(events: list[tuple[int, str]], name: str, value: Any) -> bool:
-    """Whether each activity `name(value)` that these events schedule has its result in them."""
-    decoded = [json.loads(text) for _, text in events]
-    wanted = {e["event_id"] for e in decoded if e["type"] == "ActivityScheduled" and (e["name"], e["input"]) == (name, json.dumps(value))}
-    done = {e["source_event_id"] for e in decoded if e["type"] in COMPLETIONS}
-    return bool(wanted) and wanted <= done
