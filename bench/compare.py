@@ -1,6 +1,6 @@
 """This package and the reference on the same workloads, in turns, on this machine: medians, ranges, ratios.
 
-usage: python bench/compare.py [--rounds N] [--quick] [--reference PYTHON | --env DIR] [--json FILE] [--write] [WORKLOAD ...]
+usage: python bench/compare.py [--rounds N] [--quick] [--reference PYTHON | --env DIR] [--postgres URL] [--json FILE] [--write] [WORKLOAD ...]
 
 Ours is the `duroxide` that this Python imports, with default options but 2/2 threads and a poll of 10 ms (synchronous=FULL); the
 reference (PyPI's duroxide 0.2.2, synchronous=NORMAL, its only setting) is installed into an environment of its own.
@@ -23,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REFERENCE = "duroxide==0.2.2"
 TABLE = "<!-- table -->", "<!-- end of table -->"
+POSTGRES_TABLE = "<!-- postgres table -->", "<!-- end of postgres table -->"
 TIMEOUT_S = 300
 
 Figures = dict[str, float]  # of one run; empty if it did not end in time
@@ -52,6 +53,13 @@ WORKLOADS = (
     Workload("idle", "idle", "a runtime with nothing to do for {} tenths of a second, CPU", "ms/s", (30, 30), (10, 10)),
 )
 
+POSTGRES_WORKLOADS = (
+    Workload("drain", "drain", "drain: {} queued instances of one activity", "instances/s", (2000, 400), (300, 60), True),
+    Workload("latency", "latency_p50", "latency: start to result of one activity, p50 of {}", "ms", (200, 60), (30, 10)),
+    Workload("steps", "step", "chain: {} activities in sequence, per step", "ms", (500, 500), (100, 100)),
+    Workload("width", "all", "`all()` over {} activities", "ms", (1000, 1000), (100, 100)),
+)
+
 
 def installed(directory: Path) -> str:
     """The reference's Python in `directory`, made on first use."""
@@ -63,26 +71,29 @@ def installed(directory: Path) -> str:
     return str(python)
 
 
-def run(python: str, workload: Workload, size: int) -> Figures:
-    """The figures of one process; none if it took longer than the limit."""
+def run(python: str, workload: Workload, size: int, url: str | None) -> Figures:
+    """The figures of one process; none if it took longer than the limit, or failed as the reference does when its file is locked."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as directory:
-        command = [python, str(HERE / "workloads.py"), workload.name, str(size), directory]
+        command = [python, str(HERE / "workloads.py"), workload.name, str(size), url or directory]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=directory)
         except subprocess.TimeoutExpired:
             return {}
     if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        print(f"{' '.join(command)} failed: {done.stderr[-2000:]}", file=sys.stderr)
+        if python == sys.executable:
+            sys.exit("ours failed")
+        return {}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(workload: Workload, python: str, rounds: int, quick: bool) -> Sides:
+def measure(workload: Workload, python: str, rounds: int, quick: bool, url: str | None) -> Sides:
     """Both sides in turns, so that whatever else the machine does hits both."""
     ours_size, theirs_size = workload.quick if quick else workload.size
     found: Sides = {"ours": [], "reference": []}
     for n in range(rounds):
-        found["ours"].append(run(sys.executable, workload, ours_size))
-        found["reference"].append(run(python, workload, theirs_size))
+        found["ours"].append(run(sys.executable, workload, ours_size, url))
+        found["reference"].append(run(python, workload, theirs_size, url))
         print(f"{workload.name} {n + 1}/{rounds}: {found['ours'][-1]} | {found['reference'][-1]}", file=sys.stderr)
     return found
 
@@ -109,7 +120,7 @@ def row(workload: Workload, found: Sides, quick: bool) -> str:
         late = len(found[side]) - len(values)
         cell = shown(values, f" {workload.unit}") if values else ""
         if late:
-            cell += f" {late} of {len(found[side])} rounds did not end in {TIMEOUT_S} s"
+            cell += f" {late} of {len(found[side])} rounds failed or did not end in {TIMEOUT_S} s"
         cells.append(cell.strip())
     pairs = [(ours[name], theirs[name]) for ours, theirs in zip(found["ours"], found["reference"]) if ours and theirs]
     ratios = [ours / theirs if workload.more_is_better else theirs / ours for ours, theirs in pairs]
@@ -131,32 +142,34 @@ def flatness(found: Sides) -> list[str]:
     return lines
 
 
-def machine() -> str:
+def machine(url: str | None) -> str:
     import apsw
 
     import duroxide
 
     processor = platform.processor() or platform.machine()
+    if url:
+        return f"{os.cpu_count()} cores, Python {platform.python_version()}; both on one PostgreSQL server of this machine, with its defaults."
     return (
         f"{os.cpu_count()} cores ({processor}, {platform.system()}), Python {platform.python_version()}, "
         f"SQLite {apsw.sqlite_lib_version()}; ours {duroxide.__version__} with synchronous=FULL, {REFERENCE} with NORMAL."
     )
 
 
-def report(results: dict[str, Sides], rounds: int, quick: bool) -> str:
-    lines = [f"Median [range] of {rounds} rounds, a run of each side in turns; a ratio is of the two of a round. {machine()}", ""]
+def report(chosen: list[Workload], results: dict[str, Sides], rounds: int, quick: bool, url: str | None) -> str:
+    lines = [f"Median [range] of {rounds} rounds, a run of each side in turns; a ratio is of the two of a round. {machine(url)}", ""]
     lines += ["| workload | ours | reference | ratio |", "|---|---|---|---|"]
-    lines += [row(workload, results[workload.name], quick) for workload in WORKLOADS if workload.name in results]
+    lines += [row(workload, results[workload.name], quick) for workload in chosen]
     if "steps" in results:
         lines += ["", *flatness(results["steps"])]
     return "\n".join(lines).rstrip()
 
 
-def write(text: str) -> None:
+def write(text: str, table: tuple[str, str]) -> None:
     """The table into bench/README.md, between its markers."""
     page = HERE / "README.md"
-    head, rest = page.read_text(encoding="utf-8").split(TABLE[0])
-    page.write_text(f"{head}{TABLE[0]}\n{text}\n{TABLE[1]}{rest.split(TABLE[1])[1]}", encoding="utf-8")
+    head, rest = page.read_text(encoding="utf-8").split(table[0])
+    page.write_text(f"{head}{table[0]}\n{text}\n{table[1]}{rest.split(table[1])[1]}", encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
@@ -167,6 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
     parser.add_argument("--reference", metavar="PYTHON", help="a Python that has the reference installed")
     parser.add_argument("--env", type=Path, default=HERE / ".reference", metavar="DIR", help="where it is installed")
+    parser.add_argument("--postgres", metavar="URL", help="compare on that PostgreSQL database, each run in a schema of its own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure of every run")
     parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
     given = parser.parse_args()
@@ -179,14 +193,15 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     python = given.reference or installed(given.env)
-    chosen = [workload for workload in WORKLOADS if not given.workloads or workload.name in given.workloads]
-    results = {workload.name: measure(workload, python, given.rounds, given.quick) for workload in chosen}
-    text = report(results, given.rounds, given.quick)
+    known = POSTGRES_WORKLOADS if given.postgres else WORKLOADS
+    chosen = [workload for workload in known if not given.workloads or workload.name in given.workloads]
+    results = {workload.name: measure(workload, python, given.rounds, given.quick, given.postgres) for workload in chosen}
+    text = report(chosen, results, given.rounds, given.quick, given.postgres)
     print(text)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1))
     if given.write:
-        write(text)
+        write(text, POSTGRES_TABLE if given.postgres else TABLE)
 
 
 if __name__ == "__main__":
