@@ -78,14 +78,14 @@ class Soak:
             try:
                 got, wanted = soak_load.STORIES[name](self.client, f"{name}-{n}", n)
                 fault = "" if got == wanted else f"{name}-{n}: {got!r}, expected {wanted!r}"
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
                 fault = f"{name}-{n}: {error!r}"
             with self.lock:
                 self.ended += 1
                 self.took.append((time.monotonic() - began) * 1e3)
                 if fault:
                     self.wrong.append(fault)
-                    print(fault, flush=True)
+                    print(fault, flush=True)  # while it is warm
             n += self.clients
             self.over.wait(max(0.0, began + self.clients / self.rate - time.monotonic()))
 

@@ -47,10 +47,11 @@ def judge(samples: list[Sample]) -> list[str]:
 
 def summary(samples: list[Sample]) -> str:
     last = samples[-1]
-    lines = [
+    head = (
         f"{last['minute']:g} minutes, {last['ended']:.0f} stories, {last['wrong']:.0f} wrong; {last['deleted']:.0f} instances deleted,"
         f" {last['killed']:.0f} kills, {last['restarted']:.0f} restarts of the runtime"
-    ]
+    )
+    lines = [head]
     for part, of in zip(("second quarter", "last quarter"), settled(samples), strict=True):
         if of:
             lines.append(
