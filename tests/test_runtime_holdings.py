@@ -247,3 +247,27 @@ def test_two_loops_take_the_messages_of_one_queue_in_the_order_of_the_store() ->
     early._take(held_up)
     early.step()
     assert found == ["first", "second"]
+
+
+def test_a_message_that_another_loop_brings_before_the_start_is_not_lost() -> None:
+    """Both were claimed under one lease; run by itself the message would find no instance and be dropped."""
+    store, clock = MemoryStore(), Clock()
+    provider = duroxide.SqliteProvider(store)  # type: ignore[arg-type]
+    client, registry, found = duroxide.Client(provider), Registry(), list[str]()
+
+    def flow(ctx: Any, _: Any) -> Any:
+        found.append((yield ctx.dequeue_event("mail")))
+
+    registry.add_orchestration("flow", None, flow)
+    engine = Engine(provider, registry, duroxide.RuntimeOptions(), clock)
+    early, late = engine.loops
+    client.start_orchestration("i", "flow")
+    held_up = engine.queue.take(early.appetite(48), 0, None, clock.now)
+    client.enqueue_event("i", "mail", "kept")
+    brought = engine.queue.take(late.appetite(48), 0, None, clock.now)
+    assert held_up is not None and brought is not None
+    late._take(brought)
+    late.step()
+    early._take(held_up)
+    early.step()
+    assert found == ["kept"] and client.get_status("i").status == "Completed"
