@@ -60,6 +60,17 @@ def test_what_was_acknowledged_survives_a_power_cut(record: Record, tmp_path: Pa
     assert set(missing) <= {0}
 
 
+def test_a_power_cut_while_the_file_is_made_leaves_one_that_opens(record: Record, tmp_path: Path) -> None:
+    """Its first page may be torn: the journal undoes that."""
+    recording = record()
+    made = next(n for n, op in enumerate(recording.tape.ops) if op.value == "made")
+    outage = Outage(recording, tmp_path / "cut", True)
+    for cut in range(1, made + 1):
+        outage.play(cut)
+        for seed in range(3):
+            outage.check(random.Random(seed), "torn", 512, thorough=False)
+
+
 def test_without_full_only_the_tail_is_missing(record: Record, tmp_path: Path) -> None:
     _, missing = outages(record(synchronous="normal", pages=400), tmp_path / "cut", False, 200)
     assert max(missing) > 5  # it is: the test can tell

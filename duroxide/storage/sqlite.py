@@ -276,7 +276,8 @@ def _prepare(file: str, vfs: str | None) -> None:
         raise ProviderError(f"Failed to create DB file: {error}: {file!r}") from error
     except OSError as error:
         raise ProviderError(f"Failed to create DB file: {error.strerror} (os error {error.errno}): '{file}'") from error
-    if head and head != HEADER:
+    # With a journal beside it the power may have gone while its first page was written: SQLite can tell, and undoes that.
+    if head and head != HEADER and not os.path.exists(file + "-journal"):
         raise ProviderError(
             f"Failed to open SQLite: '{file}' is not a database (it begins with {head[:8]!r}, expected 'SQLite format 3'): "
             "give the path of a duroxide database or of a file to be created; nothing was changed"
