@@ -357,8 +357,8 @@ class OrchestrationContext:
         return sorted(self._execution.kv_items())
 
     def get_kv_all_values(self) -> dict[str, str]:
-        """A copy of all entries."""
-        return dict(self._execution.kv_items())
+        """A copy of all entries, sorted by key: code that walks over them does the same in every replay, whatever order the store has."""
+        return dict(sorted(self._execution.kv_items().items()))
 
     def get_kv_length(self) -> int:
         """How many entries there are."""

@@ -217,6 +217,7 @@ def test_immediate_calls_reach_the_execution_as_text():
     assert ctx.get_kv_all_keys() == ["1", "a", "b"] and ctx.get_kv_length() == 3
     ctx.get_kv_all_values().clear()
     assert ctx.get_kv_all_values() == {"1": "2.5", "a": "1", "b": "2"}
+    assert list(ctx.get_kv_all_values()) == ["1", "a", "b"], "in an order that no store and no replay changes"
     ctx.clear_kv_value(1)
     ctx.clear_all_kv_values()
     assert ctx.prune_kv_values_updated_before(True) == 1

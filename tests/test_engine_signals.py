@@ -185,6 +185,60 @@ def test_before_the_policy_change_subscriptions_and_arrivals_are_matched_by_inde
     assert result(world) == [1, 2]
 
 
+def test_before_the_policy_change_a_dropped_dequeue_leaves_when_the_arrivals_of_its_turn_are_over():
+    """The message that comes in the batch which decides the race is for the next dequeue, in the same turn and in every replay of it."""
+
+    def main(ctx, input):
+        got = []
+        for _ in range(3):
+            won = yield ctx.race(ctx.dequeue_event("a"), ctx.dequeue_event("b"))
+            got += [won, (yield ctx.dequeue_event("ba"[won["index"]]))]
+        return got
+
+    world = World(live=True)
+    start(world, main)
+    legacy(world)
+    for n in range(3):
+        world.send(queue_item("i", "b", f'"b{n}"'), queue_item("i", "a", f'"a{n}"'))
+        world.run()
+    assert result(world) == [part for n in range(3) for part in ({"index": 1, "value": f"b{n}"}, f"a{n}")]
+
+
+def test_before_the_policy_change_a_place_that_becomes_free_is_seen_when_the_code_next_runs():
+    """A race that it decides drops its loser then, not at once: as the reference stored it, and so as it replays it."""
+
+    def main(ctx, input):
+        won = yield ctx.race(ctx.wait_for_event("a"), ctx.wait_for_event("b"))
+        return [won, (yield ctx.race(ctx.wait_for_event("b"), ctx.dequeue_event("out")))]
+
+    world = World(live=True)
+    start(world, main)
+    legacy(world)
+    world.send(external_item("i", "a", "1"), external_item("i", "b", "1"))
+    world.run()
+    world.send(external_item("i", "b", "2"))
+    world.run()
+    assert world.kinds("i")[-2:] == ["ExternalSubscribedCancelled", "ExternalEvent"], "nothing of the second race yet"
+    world.send(queue_item("i", "out", "3"))
+    world.run()
+    assert result(world) == [{"index": 0, "value": 1}, {"index": 0, "value": 1}]
+    assert world.kinds("i")[-3:] == ["ExternalEventPersistent", "ExternalSubscribedPersistentCancelled", "OrchestrationCompleted"]
+
+
+def test_before_the_policy_change_a_dropped_dequeue_hands_on_to_one_that_waits():
+    """Two dequeues of one queue, the first one dropped: the message of that batch is for the second."""
+
+    def main(ctx, input):
+        return (yield ctx.all([ctx.race(ctx.dequeue_event("a"), ctx.dequeue_event("b")), ctx.dequeue_event("a")]))
+
+    world = World(live=True)
+    start(world, main)
+    legacy(world)
+    world.send(queue_item("i", "b", "1"), queue_item("i", "a", "2"))
+    world.run()
+    assert result(world) == [{"ok": {"index": 1, "value": 1}}, {"ok": 2}]
+
+
 # ── children and detached starts ─────────────────────────────────────────────────────────────────────────────
 
 

@@ -7,7 +7,9 @@ cdef class Channel:
     cdef bint bind(self, Scope scope, Leaf leaf) except -1
     cdef bint arrive(self, Scope scope, str data, long long order) except -1
     cdef int dropped(self, Leaf leaf) except -1
-    cdef int cancel_replayed(self, Scope scope, long long id) except -1
+    cdef int cancel_replayed(self, long long id) except -1
+    cdef int cancel_dropped(self) except -1
+    cdef list due(self)
     cdef list waiting_leaves(self)
     cdef list unread(self)
 
@@ -20,7 +22,6 @@ cdef class Fifo(Channel):
 cdef class Indexed(Channel):
     cdef list subscriptions
     cdef list arrivals
-    cdef int settle(self, Scope scope) except -1
 
 
 cdef Channel new_channel(bint buffered, bint legacy)

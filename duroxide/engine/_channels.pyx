@@ -1,8 +1,8 @@
 # cython: language_level=3
 """Who gets which external event (by name: `raise_event`) and which queue message (`enqueue_event`), under either policy.
 
-Executions stamped 0.1.31 or later use `Fifo`: a dropped wait leaves at once. Older ones use `Indexed`: a dropped wait keeps its place until
-its cancel event is replayed, and the k-th subscription has the k-th arrival. Refuses to know events' ids and texts.
+Executions stamped 0.1.31 or later use `Fifo`: a dropped wait leaves at once. Older ones use `Indexed`: the k-th subscription has the k-th
+arrival, and a dropped wait keeps its place until its cancel event is replayed, a dropped dequeue until the arrivals of its turn are over. Refuses to know events' ids and texts.
 """
 
 from collections import deque
@@ -26,9 +26,17 @@ cdef class Channel:
         """A bound subscription's future is gone."""
         return 0
 
-    cdef int cancel_replayed(self, Scope scope, long long id) except -1:
+    cdef int cancel_replayed(self, long long id) except -1:
         """History says here that subscription `id` was cancelled (if it is one of this name)."""
         return 0
+
+    cdef int cancel_dropped(self) except -1:
+        """The arrivals of a turn are all there: dropped subscriptions leave now."""
+        return 0
+
+    cdef list due(self):
+        """[(id, subscription, data)] of arrivals that the code has not been told of: it is, when it runs next."""
+        return []
 
     cdef list waiting_leaves(self):
         """Bound subscriptions that still wait and interest somebody."""
@@ -81,36 +89,31 @@ cdef class Indexed(Channel):
 
     cdef bint bind(self, Scope scope, Leaf leaf) except -1:
         self.subscriptions.append(leaf)
-        self.settle(scope)
-        return leaf.done
+        return False
 
     cdef bint arrive(self, Scope scope, str data, long long order) except -1:
         if not self.buffered and len(self.arrivals) >= len(self.subscriptions):
             return False
         self.arrivals.append((order, data))
-        self.settle(scope)
         return True
 
-    cdef int settle(self, Scope scope) except -1:
+    cdef int cancel_replayed(self, long long id) except -1:
         cdef Leaf leaf
-        cdef Py_ssize_t i
-        for i in range(min(len(self.subscriptions), len(self.arrivals))):
-            leaf = self.subscriptions[i]
-            if not leaf.done and not leaf.is_dropped:
-                leaf.finish(scope, read(self.arrivals[i][1]), False)
+        self.subscriptions = [leaf for leaf in self.subscriptions if leaf.id != id]
         return 0
 
-    cdef int cancel_replayed(self, Scope scope, long long id) except -1:
+    cdef int cancel_dropped(self) except -1:
         cdef Leaf leaf
-        for leaf in self.subscriptions:
-            if leaf.id == id:
-                self.subscriptions.remove(leaf)
-                return self.settle(scope)
+        self.subscriptions = [leaf for leaf in self.subscriptions if leaf.done or not leaf.is_dropped]
         return 0
+
+    cdef list due(self):
+        cdef Leaf leaf
+        return [(leaf.id, leaf, data) for leaf, (_, data) in zip(self.subscriptions, self.arrivals) if not leaf.done and not leaf.is_dropped]
 
     cdef list waiting_leaves(self):
         cdef Leaf leaf
-        return [leaf for leaf in self.subscriptions if not leaf.done and not leaf.is_dropped]
+        return [leaf for leaf in self.subscriptions[len(self.arrivals):] if not leaf.done and not leaf.is_dropped]
 
     cdef list unread(self):
         cdef Leaf leaf

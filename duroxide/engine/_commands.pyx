@@ -21,6 +21,8 @@ cdef int settle(Execution execution) except -1:
     while True:
         if execution.flag:
             execution.poll()
+        if execution.stale:
+            execution.cancel_dropped()
         if execution.commands:
             record_commands(execution)
         if not execution.flag:

@@ -30,6 +30,7 @@ cdef class Execution(Scope):
     cdef dict targets           # event id -> full instance id of an unresolved child
     cdef dict events, queues    # name -> Channel
     cdef long long arrival
+    cdef bint stale             # older policy: a bound dequeue was dropped and still has its place
     cdef list drops             # leaves dropped and without a cancel event
     # values that code sets and reads
     cdef dict kv                # key -> (value, ms)
@@ -58,6 +59,9 @@ cdef class Execution(Scope):
     cdef int poll(self) except -1
     cdef object step(self)
     cdef int fail(self, str details) except -1
+    cdef int cancel_dropped(self) except -1
+    cdef list due(self)
+    cdef int deliver(self) except -1
     cdef int bind(self, Leaf leaf, long long id, str target) except -1
 
 

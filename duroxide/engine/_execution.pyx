@@ -96,7 +96,9 @@ cdef class Execution(Scope):
         if leaf.kind == TIMER:
             return 0
         self.drops.append(leaf)
-        if leaf.id and not self.legacy and (leaf.kind == WAIT or leaf.kind == DEQUEUE):
+        if leaf.id and self.legacy:
+            self.stale = self.stale or leaf.kind == DEQUEUE
+        elif leaf.id and (leaf.kind == WAIT or leaf.kind == DEQUEUE):
             channel = (self.queues if leaf.kind == DEQUEUE else self.events)[leaf.name]
             channel.dropped(leaf)
         return 0
@@ -175,6 +177,8 @@ cdef class Execution(Scope):
         self.flag = 0
         self.active = True
         try:
+            if self.legacy:
+                self.deliver()
             while self.state == RUNNING and (self.root is None or self.root.done):
                 node = self.step()
                 if node is None:
@@ -287,6 +291,34 @@ cdef class Execution(Scope):
             self.flag = 2
         return 0
 
+    cdef int cancel_dropped(self) except -1:
+        """Older policy, between the arrivals of a turn and its commands: dropped dequeues leave, and the code may run by that."""
+        cdef Channel channel
+        self.stale = False
+        for channel in self.queues.values():
+            channel.cancel_dropped()
+        if self.due():
+            self.flag = 2
+        return 0
+
+    cdef list due(self):
+        """What the channels of the older policy have for the code, in the order in which it asked."""
+        cdef Channel channel
+        found = []
+        for channels in (self.events, self.queues):
+            for channel in channels.values():
+                found += channel.due()
+        found.sort(key=first)
+        return found
+
+    cdef int deliver(self) except -1:
+        """Older policy: the code is told when it runs, not when an arrival finds its place, so that a race is decided where it was."""
+        cdef Leaf leaf
+        for _, leaf, data in self.due():
+            if not leaf.done and not leaf.is_dropped:
+                leaf.finish(self, read(data), False)
+        return 0
+
     def channel(self, bint queue, str name):
         channels = self.queues if queue else self.events
         found = channels.get(name)
@@ -325,6 +357,10 @@ cdef class Execution(Scope):
 
 def leaf_id(Leaf leaf):
     return leaf.id
+
+
+def first(tuple entry):
+    return entry[0]
 
 
 cdef object loaded_value(Leaf leaf, text):

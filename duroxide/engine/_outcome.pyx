@@ -45,9 +45,6 @@ cdef object finish(ran, Execution execution):
     ran.warnings += execution.warnings
     execution.open_turn(execution.now)
     execution.drops = []
-    if execution.legacy and ran.execution is not None:  # its policy depends on where a replay meets each event
-        execution.close()
-        ran.execution = None
     return ran
 
 

@@ -39,10 +39,11 @@ class Ran:
 
 
 def needs_load(Turn turn):
-    """Whether `run_turn` must be given the stored instance. A live execution that is not at the stored event is closed."""
+    """Whether `run_turn` must be given the stored instance. A live execution that is not at the stored event is closed, and one
+    of the older policy, which depends on where a replay meets each event."""
     cdef Execution live = turn.execution
     if live is not None:
-        if live.execution_id == turn.execution_id and live.last_event_id == turn.last_event_id:
+        if not live.legacy and live.execution_id == turn.execution_id and live.last_event_id == turn.last_event_id:
             return False
         live.close()
         turn.execution = None

@@ -82,6 +82,11 @@ cdef int apply_stored(Execution execution, dict event) except -1:
     cdef str kind = event["type"]
     cdef long long id = event["event_id"]
     if is_command(kind):
+        if execution.stale:  # the first command after a turn's arrivals, see `settle`
+            execution.cancel_dropped()
+            if execution.flag:
+                execution.flag = 1
+                execution.poll()
         leaf = take_match(execution.commands, event)
         if leaf is not None:
             execution.bind(leaf, id, full_child_id(execution.instance, event["instance"]) if leaf.kind == CHILD else None)
@@ -102,7 +107,7 @@ cdef int apply_stored(Execution execution, dict event) except -1:
 cdef object cancel_replayed(Execution execution, id):
     cdef Channel channel
     for channel in (*execution.events.values(), *execution.queues.values()):
-        channel.cancel_replayed(execution, id)
+        channel.cancel_replayed(id)
 
 
 cdef int adopt_waits(Execution execution, list events) except -1:

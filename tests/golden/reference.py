@@ -6,7 +6,6 @@ usage: python -I reference.py <directory for the recordings> <scratch directory>
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 import sqlite3
@@ -37,29 +36,6 @@ def clean(value: Any) -> Any:
     return value
 
 
-def instances(db: sqlite3.Connection) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    rows = db.execute(
-        "SELECT i.instance_id, i.orchestration_name, i.orchestration_version, i.parent_instance_id, i.custom_status,"
-        " i.custom_status_version, e.status, e.output FROM instances i JOIN executions e"
-        " ON e.instance_id = i.instance_id AND e.execution_id = i.current_execution_id ORDER BY i.rowid"
-    )
-    for instance, name, version, parent, custom, custom_version, status, output in rows:
-        found[instance] = {
-            "name": name, "version": version, "parent": parent, "status": status, "output": output,
-            "custom_status": custom, "custom_status_version": custom_version, "kv": kv(db, instance), "executions": {},
-        }  # fmt: skip
-    for instance, number, event in db.execute("SELECT instance_id, execution_id, event_data FROM history ORDER BY 1, 2, event_id"):
-        found[instance]["executions"].setdefault(number, []).append(json.loads(event))
-    return clean(found)
-
-
-def kv(db: sqlite3.Connection, instance: str) -> dict[str, str]:
-    values = dict(db.execute("SELECT key, value FROM kv_store WHERE instance_id = ?", (instance,)))
-    values.update(db.execute("SELECT key, value FROM kv_delta WHERE instance_id = ?", (instance,)))
-    return {k: v for k, v in sorted(values.items()) if v is not None}
-
-
 def record(name: str, scratch: Path) -> dict[str, Any]:
     directory = scratch / name
     directory.mkdir()
@@ -69,7 +45,7 @@ def record(name: str, scratch: Path) -> dict[str, Any]:
     # A copy: the reference may still be closing its pool, and two SQLites on one file spoil each other's locks.
     copy = Path(shutil.copytree(directory, scratch / f"{name}.copy"))
     db = sqlite3.connect(copy / "run.db")
-    found = instances(db)
+    found = clean(store.instances(db.execute))
     db.close()
     return {"program": name, "reference": importlib.metadata.version("duroxide"), "instances": found}
 

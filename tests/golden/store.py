@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,26 @@ def read(name: str) -> Recording:
 
 def names() -> list[str]:
     return sorted(p.stem for p in DIRECTORY.glob("*.json"))
+
+
+def instances(rows: Callable[[str], Iterable[Any]]) -> dict[str, Any]:
+    """What a database holds of every instance; `rows` runs one statement on it."""
+    found: dict[str, Any] = {}
+    for instance, name, version, parent, custom, custom_version, status, output in rows(
+        "SELECT i.instance_id, i.orchestration_name, i.orchestration_version, i.parent_instance_id, i.custom_status,"
+        " i.custom_status_version, e.status, e.output FROM instances i JOIN executions e"
+        " ON e.instance_id = i.instance_id AND e.execution_id = i.current_execution_id ORDER BY i.created_at, i.instance_id"
+    ):
+        found[instance] = {
+            "name": name, "version": version, "parent": parent, "status": status, "output": output,
+            "custom_status": custom, "custom_status_version": custom_version, "kv": {}, "executions": {},
+        }  # fmt: skip
+    for table in ("kv_store", "kv_delta"):  # the second has what changed since, NULL for what went
+        for instance, key, value in rows(f"SELECT instance_id, key, value FROM {table} ORDER BY 1, 2"):
+            if instance in found:
+                found[instance]["kv"][key] = value
+    for row in found.values():
+        row["kv"] = {k: v for k, v in sorted(row["kv"].items()) if v is not None}
+    for instance, number, event in rows("SELECT instance_id, execution_id, event_data FROM history ORDER BY 1, 2, event_id"):
+        found[instance]["executions"].setdefault(number, []).append(json.loads(event))
+    return found
