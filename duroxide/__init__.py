@@ -49,7 +49,7 @@ from duroxide.options import (
     TagFilter,
 )
 from duroxide.postgres import PostgresEntraOptions, PostgresProvider
-from duroxide.registry import functions as _orchestration_functions
+from duroxide.registry import functions as _orchestration_functions  # noqa: F401 - the reference has it
 from duroxide.results import (
     DeleteInstanceResult,
     Event,
@@ -63,9 +63,9 @@ from duroxide.results import (
     QueueDepths,
     SystemMetrics,
     SystemStats,
+    of_status as _parse_status,  # noqa: F401 - the reference has it
     parse_result,
 )
-from duroxide.results import of_status as _parse_status
 from duroxide.runtime.runtime import Runtime
 from duroxide.storage.sqlite import SqliteProvider
 from duroxide.tracing import init_tracing

@@ -299,9 +299,7 @@ class Client:
         found = self._native.prune(instance, _keep_last(chosen), chosen.completed_before)
         return PruneResult._make(**found)
 
-    def prune_executions_bulk(
-        self, filter: InstanceFilter | None = None, options: PruneOptions | None = None
-    ) -> PruneResult:
+    def prune_executions_bulk(self, filter: InstanceFilter | None = None, options: PruneOptions | None = None) -> PruneResult:
         """Remove old executions of all instances that the filter names, at most 1,000 unless its `limit` says so."""
         which, chosen = _instance(filter, "filter", InstanceFilter), _instance(options, "options", PruneOptions)
         return PruneResult._make(

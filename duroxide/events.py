@@ -216,7 +216,10 @@ def display(details: dict[str, Any]) -> tuple[str, str]:
         return "application", _display_application(body)
     if kind == "Configuration":
         message = body.get("message")
-        return "configuration", f"nondeterministic in {body.get('resource')}" if message is None else f"nondeterministic: {message}"
+        return (
+            "configuration",
+            f"nondeterministic in {body.get('resource')}" if message is None else f"nondeterministic: {message}",
+        )
     if kind == "Infrastructure":
         return "infrastructure", f"infrastructure:{body['operation']}: {body['message']}"
     return "poison", _display_poison(body)
@@ -237,9 +240,7 @@ def _display_poison(body: dict[str, Any]) -> str:
         return f"poison: activity {where['activity_name']}#{where['activity_id']} exceeded {n} attempts (max {most})"
     if kind == "Orchestration":
         return f"poison: orchestration {where['instance']} exceeded {n} attempts (max {most})"
-    return (
-        f"poison: orchestration {where['instance']} history deserialization failed after {n} attempts (max {most}): {where['error']}"
-    )
+    return f"poison: orchestration {where['instance']} history deserialization failed after {n} attempts (max {most}): {where['error']}"
 
 
 # ── what a user sees of a stored event ───────────────────────────────────────────────────────────────────────

@@ -75,7 +75,7 @@ class Party:
 
     def portrait(self, instance: str) -> Any:
         store = self.store(1)
-        executions = [n for n in store.executions(instance)]
+        executions = list(store.executions(instance))
         info = [store.instance_info(instance), *(store.execution_info(instance, n) for n in executions)]
         told = [{key: value for key, value in each.items() if key not in CLOCKS} for each in info if each]
         loaded = [store.load(instance, n) for n in executions]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-
 from bare_store import NOW, Bare, born, connect, handed, item, start, turn, work
+
 from duroxide.storage import _sqlite
 from duroxide.storage._capsule import CapsuleStore
 from duroxide.storage.base import OK, Appetite, Renewal, Request, StoreError, Taken, TurnBack, WorkBack, WorkDone

@@ -17,7 +17,6 @@ import pytest
 from runtime_rig import PATIENCE_S, Rig, until
 
 import duroxide
-
 from duroxide.storage.sqlite import open_memory, open_sqlite
 
 PATIENCE_MS = int(PATIENCE_S * 1000)

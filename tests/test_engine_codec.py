@@ -4,8 +4,7 @@ import json
 import threading
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from duroxide.engine._codec import dumps, loads, read
 from duroxide.engine.cache import Cache

@@ -4,11 +4,17 @@ import json
 
 import pytest
 from engine_harness import World
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from duroxide.engine._history import debug
-from duroxide.events import activity_completed_item, activity_failed_item, application_failure, external_item, queue_item, start_item
+from duroxide.events import (
+    activity_completed_item,
+    activity_failed_item,
+    application_failure,
+    external_item,
+    queue_item,
+    start_item,
+)
 
 
 def held_world():

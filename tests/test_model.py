@@ -9,8 +9,7 @@ from typing import Any
 
 import example_store
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from lives import Life
 from parties import Party
 

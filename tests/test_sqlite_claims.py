@@ -6,10 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from bare_store import NOW, Bare, born, handed, item, start, turn, work
+
 from duroxide.storage.base import (
-    KV_CLEAR, KV_CLEAR_ALL, KV_SET, LOST, OK, PARKED, REFUSED, Appetite, Renewal, Request, TurnBack, WorkBack, WorkDone,
+    KV_CLEAR,
+    KV_CLEAR_ALL,
+    KV_SET,
+    LOST,
+    OK,
+    PARKED,
+    REFUSED,
+    Appetite,
+    Renewal,
+    Request,
+    TurnBack,
+    WorkBack,
+    WorkDone,
 )  # fmt: skip
 
 

@@ -21,10 +21,17 @@ DOCS = Path(__file__).resolve().parent.parent
 ROOT = DOCS.parent
 
 # page -> the file that is its text
-OUTSIDE = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md", "benchmarks": "bench/README.md"}
+OUTSIDE = {
+    "contributing": "CONTRIBUTING.md",
+    "changelog": "CHANGELOG.md",
+    "security": "SECURITY.md",
+    "benchmarks": "bench/README.md",
+}
 # pages of the first page's table of contents that others write: left out while they are not there
 COMING = ("performance", "compatibility", "scaling", "reliability")
-_PAGES = {(ROOT / file).resolve(): DOCS / f"{page}.md" for page, file in OUTSIDE.items()} | {ROOT / "README.md": DOCS / "index.md"}
+_PAGES = {(ROOT / file).resolve(): DOCS / f"{page}.md" for page, file in OUTSIDE.items()} | {
+    ROOT / "README.md": DOCS / "index.md"
+}
 
 _PIECE = re.compile(r"^```.*?^```$|`[^`\n]*`(?!\])|\[([^\]\n]+)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
 
@@ -121,7 +128,7 @@ def with_contents(paths: set[Path]) -> set[Path]:
 def contents(directory: Path) -> list[Path]:
     """Its sources."""
     known = (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".md", ".txt")
-    return sorted(p for p in directory.iterdir() if p.suffix in known and p.is_file() and DOCS / "decisions" != directory)
+    return sorted(p for p in directory.iterdir() if p.suffix in known and p.is_file() and directory != DOCS / "decisions")
 
 
 def listing(directory: Path) -> str:

@@ -73,7 +73,9 @@ def etl(ctx: duroxide.OrchestrationContext, order: dict[str, Any]) -> Generator[
     totals: dict[str, float] = {}
     for result in results:
         totals = added(totals, result["totals"])
-    table = yield ctx.schedule_activity_with_retry("load", {"directory": order["directory"], "totals": totals}, {"max_attempts": 5})
+    table = yield ctx.schedule_activity_with_retry(
+        "load", {"directory": order["directory"], "totals": totals}, {"max_attempts": 5}
+    )
     return {"table": table, "shops": len(files), "failed": sorted(text for result in results for text in result["failed"])}
 
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import threading
@@ -44,10 +45,8 @@ def work(provider: duroxide.SqliteProvider, until: threading.Event) -> None:
     runtime.register_activity("mail", mail)
     runtime.register_orchestration("expense", expense)
     runtime.start()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         until.wait()
-    except KeyboardInterrupt:
-        pass
     runtime.shutdown()
 
 

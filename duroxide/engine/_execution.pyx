@@ -18,7 +18,7 @@ from duroxide.engine._history import Nondeterminism
 from duroxide.engine._channels cimport Channel, new_channel
 from duroxide.engine._descriptors cimport build
 from duroxide.engine._tasks cimport (
-    ACTIVITY, CHILD, CONTINUE, DEQUEUE, DETACHED, KV_CLEAR, KV_CLEAR_ALL, KV_SET, STATUS, TIMER, WAIT, Leaf, Node, leaf_of,
+    ACTIVITY, CHILD, CONTINUE, DEQUEUE, KV_CLEAR, KV_CLEAR_ALL, KV_SET, STATUS, TIMER, WAIT, Leaf, Node, leaf_of,
 )
 
 MAX_STATUS_BYTES = 262_144

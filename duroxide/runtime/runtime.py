@@ -211,7 +211,7 @@ class Runtime:
     def __init__(self, provider: Any, options: RuntimeOptions | None = None, *, clock: Clock | None = None) -> None:
         if options is not None and not isinstance(options, RuntimeOptions):
             raise TypeError(f"argument 'options': '{type(options).__name__}' object cannot be converted to 'RuntimeOptions'")
-        provider._native  # what is no provider says so here
+        provider._native  # noqa: B018 - what is no provider says so here
         self._provider = provider
         self._options = options or RuntimeOptions()
         self._registry = Registry()

@@ -34,7 +34,7 @@ def status_is_kept_by_turns_that_say_nothing(w: World) -> None:
 @case(153)
 def status_version_counts_the_turns_that_set_it(w: World) -> None:
     w.born("i", custom_status=("x",))
-    for n in range(3):
+    for _ in range(3):
         w.next_turn("i", custom_status=("x",))
     assert status(w) == ("x", 4)
 

@@ -6,7 +6,16 @@ from collections.abc import Generator
 from typing import Any, TypedDict
 
 import duroxide
-from duroxide import ActivityContext, Client, OrchestrationContext, OrchestrationResult, Runtime, RuntimeOptions, SqliteProvider, TagFilter
+from duroxide import (
+    ActivityContext,
+    Client,
+    OrchestrationContext,
+    OrchestrationResult,
+    Runtime,
+    RuntimeOptions,
+    SqliteProvider,
+    TagFilter,
+)
 
 
 class Order(TypedDict):

@@ -9,6 +9,7 @@ import ctypes
 import functools
 
 import apsw
+
 from faults.compiled import compiled
 
 VFS = "broken"

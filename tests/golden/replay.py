@@ -12,7 +12,7 @@ from duroxide import events as texts
 from duroxide.context import OrchestrationContext
 from duroxide.engine._replay import Ran, needs_load, run_turn
 from duroxide.engine._turn import Turn
-from duroxide.storage.base import KV_CLEAR, KV_SET, ClaimedTurn, Loaded
+from duroxide.storage.base import ClaimedTurn, Loaded
 
 from . import compare
 
@@ -141,7 +141,7 @@ class Execution:
                 elif e["type"] == "KeyValueCleared":
                     delta[e["key"]] = (None, e["timestamp_ms"])
                 elif e["type"] == "KeyValuesCleared":
-                    delta = {key: (None, e["timestamp_ms"]) for key in (*kv, *delta)}
+                    delta = dict.fromkeys((*kv, *delta), (None, e["timestamp_ms"]))
             if number < self.number:
                 kv = {k: v for k, v in {**kv, **delta}.items() if v[0] is not None}  # type: ignore[misc]
         s = self.started

@@ -20,7 +20,7 @@ _SHORT = re.compile(r"\{\{(.)\*([0-9]+)\}\}")
 
 
 def pack(text: str) -> str:
-    return _RUN.sub(lambda m: "{{%s*%d}}" % (m[1], len(m[0])), text)
+    return _RUN.sub(lambda m: f"{{{{{m[1]}*{len(m[0])}}}}}", text)
 
 
 def unpack(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from randomized import programs  # noqa: E402
+from randomized import programs
 
 PATIENCE_S = 120.0
 

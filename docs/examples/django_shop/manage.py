@@ -21,7 +21,9 @@ HERE = Path(__file__).resolve().parent
 def configure() -> None:
     settings.configure(
         INSTALLED_APPS=["shop"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": HERE / "shop.db"}},  # Django's own; workflows have another file
+        DATABASES={
+            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": HERE / "shop.db"}
+        },  # Django's own; workflows have another file
         WORKFLOWS_DB=os.environ.get("WORKFLOWS_DB", str(HERE / "workflows.db")),
         USE_TZ=True,
     )

@@ -4,9 +4,9 @@ import argparse
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from shop import workflows
 
 import duroxide
+from shop import workflows
 
 
 class Command(BaseCommand):
