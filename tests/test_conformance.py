@@ -21,18 +21,18 @@ pytest.register_assert_rewrite("duroxide.testing")
 
 import engine_harness  # noqa: E402
 import example_store  # noqa: E402
-from postgres_server import Server  # noqa: E402
 
 from duroxide import testing  # noqa: E402
 from duroxide.events import external_item, start_item  # noqa: E402
-from duroxide.storage import postgres_schema_sql  # noqa: E402
 from duroxide.storage._queue import Queue  # noqa: E402
 from duroxide.storage.base import Appetite, Done, Request  # noqa: E402
 from duroxide.storage.memory import MemoryStore  # noqa: E402
+from duroxide.storage import postgres_schema_sql  # noqa: E402
 from duroxide.storage.postgres import PostgresNative, open_postgres  # noqa: E402
 from duroxide.storage.sqlite import SqliteNative, open_memory, open_sqlite  # noqa: E402
 from duroxide.testing.case import COUNT  # noqa: E402
 from duroxide.testing.world import item  # noqa: E402
+from postgres_server import Server  # noqa: E402
 
 TESTS = Path(__file__).resolve().parent
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from golden import compare, programs, store
 from golden.world import World
-from postgres_server import Server
 
 import duroxide
 from duroxide.storage.memory import MemoryStore
 from duroxide.storage.postgres import open_postgres
+from postgres_server import Server
 
 Run = dict[str, Any]
 Change = Callable[[Run], None]

@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import postgres_bare
 import psycopg
 import pytest
-from postgres_bare import START, Bare
-from postgres_server import Server
 
+import postgres_bare
 from duroxide.errors import ProviderError
 from duroxide.storage import postgres_admin, postgres_admin_sql
 from duroxide.storage.sqlite import SqliteNative, open_memory
+from postgres_bare import START, Bare
+from postgres_server import Server
 
 NOW = START + 10_000_000
 

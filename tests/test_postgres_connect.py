@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import Server
 from psycopg.conninfo import conninfo_to_dict
 
+import postgres_server
 from duroxide.errors import ProviderError
 from duroxide.storage import postgres_connect, postgres_entra
 from duroxide.storage.postgres_connect import Address
 from duroxide.storage.postgres_entra import Tokens
+from postgres_server import Server
 
 
 def parameters(url: str) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import Server
 
 import duroxide
 from duroxide import PostgresEntraOptions, PostgresProvider
+from postgres_server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import Server
 
 from duroxide.errors import ProviderError
-from duroxide.storage import postgres_exchange_sql as hot, postgres_schema as target, postgres_schema_sql as sql
+from duroxide.storage import postgres_exchange_sql as hot
+from duroxide.storage import postgres_schema as target
+from duroxide.storage import postgres_schema_sql as sql
+from postgres_server import Server
 
 OURS = {"dx_schema", "dx_peers", "dx_owners"}
 RECORDED = json.loads((Path(__file__).parent / "data" / "postgres_reference_schema.json").read_text(encoding="utf-8"))

@@ -14,18 +14,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import Server
 
 import duroxide
-from duroxide.storage import (
-    postgres_apply_sql as apply_sql,
-    postgres_claims_sql as claims_sql,
-    postgres_exchange_sql as exchange_sql,
-    postgres_schema,
-)
+from duroxide.storage import postgres_apply_sql as apply_sql
+from duroxide.storage import postgres_claims_sql as claims_sql
+from duroxide.storage import postgres_exchange_sql as exchange_sql
+from duroxide.storage import postgres_schema
 from duroxide.storage._postgres import int8s, texts
 from duroxide.storage.base import LOST, OK, REFUSED, Appetite, Done, Request, StoreError, Taken, TurnDone, WorkOut
 from duroxide.storage.postgres import PostgresNative, open_postgres
+from postgres_server import Server
 
 PATIENCE_S = 30.0
 LEASE_MS = 5_000

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_server import Server
 from randomized import programs, runner
 
 import duroxide
@@ -25,6 +24,7 @@ from duroxide.storage.base import ClaimedTurn
 from duroxide.storage.memory import MemoryStore
 from duroxide.storage.postgres import open_postgres
 from duroxide.storage.sqlite import open_sqlite
+from postgres_server import Server
 
 RUNNER = Path(runner.__file__)
 STORES: dict[str, Callable[[Path], Any]] = {

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -52,7 +52,7 @@ class Tokens:
                 return self._token
             try:
                 found = self._credential.get_token(self._audience)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a credential raises what it likes
                 if self._token and now < self._expires_on:
                     log.warning("no new Entra token, the last one is used on: %s", error)
                     return self._token

@@ -9,7 +9,6 @@ import ctypes
 import functools
 
 import apsw
-
 from faults.compiled import compiled
 
 VFS = "broken"

@@ -6,9 +6,10 @@ import json
 from collections import Counter
 from typing import Any
 
-import duroxide
 from faults import scenario
 from faults.story import Histories
+
+import duroxide
 
 COMPLETIONS = ("ActivityCompleted", "ActivityFailed", "TimerFired", "SubOrchestrationCompleted", "SubOrchestrationFailed")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import duroxide
+import duroxide  # noqa: E402
 
 
 def flow(ctx: Any, n: int) -> Any:

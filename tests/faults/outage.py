@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-
-import duroxide
-from duroxide.storage import sqlite
 from faults import stepped
 from faults.checks import Wrong, check_history, check_outcomes, histories, results
 from faults.points import VERBS
 from faults.power import Disk, RecordingVFS, Tape, lay_out
+
+import duroxide
+from duroxide.storage import sqlite
 
 TABLES = ("instances", "executions", "history", "orchestrator_queue", "worker_queue", "instance_locks", "sessions", "kv_store", "kv_delta")
 SELECTS = [f"SELECT * FROM {table} ORDER BY {'rowid' if table.endswith('queue') else '1, 2'}, 3" for table in TABLES]

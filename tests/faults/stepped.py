@@ -14,13 +14,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from faults.scenario import ACTS, EXPECTED, register
+
 import duroxide
 from duroxide import errors
 from duroxide.registry import Registry
 from duroxide.runtime import loop
 from duroxide.runtime.clock import Clock
 from duroxide.runtime.runtime import Engine
-from faults.scenario import ACTS, EXPECTED, register
 
 START_MS = 2_200_000_000_000  # after any real now: what a client sends is due at once
 LIFE_MS = 60_000  # longer than any lease: who is born later finds the leases of the dead expired

@@ -15,11 +15,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import duroxide
-from duroxide.storage.sqlite import open_sqlite
 from faults import scenario
 from faults.checks import Wrong, check_history, check_outcomes, histories, results
 from faults.story import Histories, stories
+
+import duroxide
+from duroxide.storage.sqlite import open_sqlite
 
 HERE = Path(__file__).resolve().parent
 

@@ -14,11 +14,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import duroxide
-from duroxide.runtime import loop
-from faults import scenario, stepped
-from faults.bugs import BUGS
-from faults.points import Points
+from faults import scenario, stepped  # noqa: E402
+from faults.bugs import BUGS  # noqa: E402
+from faults.points import Points  # noqa: E402
+
+import duroxide  # noqa: E402
+from duroxide.runtime import loop  # noqa: E402
 
 
 def run(path: str, ledger: str, implementation: str, kill_at: int, bug: str | None, life: int, mode: str) -> None:

@@ -13,10 +13,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from postgres_server import Server
-
 import duroxide
 from duroxide.storage.postgres import PostgresNative, open_postgres
+from postgres_server import Server
 
 PATIENCE_S = 40.0
 COMPLETIONS = ("ActivityCompleted", "TimerFired", "SubOrchestrationCompleted")
