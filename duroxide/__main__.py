@@ -1,8 +1,41 @@
-"""`python -m duroxide demo [--db PATH]`: arguments, exit codes, and errors in one line."""
+"""`python -m duroxide COMMAND`: arguments, exit codes, and errors in one line. A command is an entry of `COMMANDS`."""
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from duroxide.demo import run
+
+    return run(given.db)
+
+
+def _inspect(given: argparse.Namespace) -> int:
+    from duroxide.inspection import run
+
+    return run(given.store, given.schema, given.json)
+
+
+# name -> (what runs it, its line in the help, its arguments)
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str, tuple[tuple[str, dict[str, Any]], ...]]] = {
+    "demo": (
+        _demo,
+        "an order workflow whose worker is killed half-way and starts again",
+        (("--db", {"metavar": "PATH", "help": "the SQLite file to use (default: a temporary one)"}),),
+    ),
+    "inspect": (
+        _inspect,
+        "what a store is and what is in flight in it; changes nothing",
+        (
+            ("store", {"metavar": "PATH-or-URL", "help": "a SQLite file, or postgres://..."}),
+            ("--schema", {"metavar": "NAME", "help": "the PostgreSQL schema (default: public)"}),
+            ("--json", {"action": "store_true", "help": "the report as JSON"}),
+        ),
+    ),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -12,18 +45,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m duroxide", description="Durable execution inside a Python process.")
     parser.add_argument("--version", action="version", version=f"duroxide {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    demo = commands.add_parser("demo", help="an order workflow whose worker is killed half-way and starts again")
-    demo.add_argument("--db", metavar="PATH", help="the SQLite file to use (default: a temporary one)")
+    for name, (_, help, options) in COMMANDS.items():
+        command = commands.add_parser(name, help=help)
+        for option, about in options:
+            command.add_argument(option, **about)
     given = parser.parse_args(arguments)
     if given.command is None:
         parser.print_help()
         return 2
-    from duroxide.demo import run
-
     try:
-        return run(given.db)
+        return COMMANDS[given.command][0](given)
     except ProviderError as error:
-        print(f"{parser.prog} demo: {error}", file=sys.stderr)
+        print(f"{parser.prog} {given.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -25,6 +25,9 @@ RULES: dict[str, tuple[str, ...]] = {
     # stores: a backend knows no other backend and no runtime
     "duroxide.storage": ("duroxide.storage",),
     "duroxide.storage.base": (),
+    "duroxide.storage.inspect_sql": (),
+    "duroxide.storage.sqlite_inspect": ("duroxide.errors", "duroxide.storage.inspect_sql", "duroxide.storage.sqlite_schema"),
+    "duroxide.storage.postgres_inspect": ("duroxide.errors", "duroxide.storage.inspect_sql", "duroxide.storage.postgres_*"),
     "duroxide.storage._queue": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._capsule"),
     "duroxide.storage._abi": (),
     "duroxide.storage._postgres": (),
@@ -67,6 +70,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide._duroxide": ("duroxide.*",),
     "duroxide.__main__": ("duroxide.*",),
     "duroxide.demo": ("duroxide.*",),
+    "duroxide.inspection": ("duroxide.*",),
     "duroxide.postgres": ("duroxide.errors", "duroxide.arguments", "duroxide.storage.postgres*"),
     # shipped for those who write stores; nothing else of ours stands on it
     "duroxide.testing": (

@@ -45,7 +45,7 @@ def prepare(connection: psycopg.Connection[Any], schema: str) -> None:
     name = folded(schema)
     try:
         with connection.transaction():
-            if _Found(connection, name).complete:
+            if Found(connection, name).complete:
                 return
         with connection.transaction():
             _install(connection, name)
@@ -61,7 +61,7 @@ def lock_key(schema: str) -> int:
     return key - (1 << 64) if key >> 63 else key
 
 
-class _Found:
+class Found:
     """What a schema holds now."""
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
@@ -129,7 +129,7 @@ def _install(connection: psycopg.Connection[Any], name: str) -> None:
     for statement in sql.PATIENT:
         connection.execute(statement)
     connection.execute(sql.LOCK, (lock_key(name),))
-    found = _Found(connection, name)
+    found = Found(connection, name)
     if found.complete:
         return  # another process was faster
     found.check()

@@ -207,7 +207,7 @@ def open_sqlite(path: str, *, synchronous: str = "full", implementation: str = "
         raise ValueError(f"synchronous is {synchronous!r}, expected 'full' (survives power cuts) or 'normal' (survives crashes)")
     if implementation not in ("auto", "c", "python"):
         raise ValueError(f"implementation is {implementation!r}, expected 'auto', 'c' or 'python'")
-    file = _file_of(path)
+    file = file_of(path)
     try:
         with _opening:  # another thread's look at the file, once closed, would drop the locks of a connection made meanwhile
             if file != MEMORY:
@@ -221,7 +221,7 @@ def open_memory() -> SqliteNative:
     return open_sqlite(MEMORY)
 
 
-def _file_of(path: str) -> str:
+def file_of(path: str) -> str:
     """The file that a path or `sqlite:` URL means."""
     rest = path.removeprefix("sqlite:").split("?")[0]
     if rest == MEMORY:
