@@ -6,6 +6,7 @@ Convention: a link whose text is code, as [`Queue.submit`](../duroxide/storage/_
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -131,6 +132,24 @@ def test_the_map_shows_every_module() -> None:
         if path.suffix in (".py", ".pyx") and path.name != "__init__.py" and not {path, *path.parents} & linked:
             missing.append(path.name)
     assert [name for name in missing if f"`{name}`" not in text] == []
+
+
+def test_everything_public_is_documented() -> None:
+    """The API reference is made of docstrings; where a method has none, it would be a bare signature."""
+    import duroxide
+
+    bare = []
+    for name, value in vars(duroxide).items():
+        if name.startswith("_") or inspect.ismodule(value) or not callable(value):
+            continue
+        found = {name: value}
+        if isinstance(value, type):
+            found |= {f"{name}.{key}": each for key, each in vars(value).items() if not key.startswith("_")}
+        for where, each in found.items():
+            each = getattr(each, "__func__", each)  # a static method
+            if (callable(each) or isinstance(each, property)) and not each.__doc__:
+                bare.append(where)
+    assert not bare
 
 
 def test_nothing_in_the_repository_names_the_machine_it_was_made_on() -> None:
