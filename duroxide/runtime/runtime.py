@@ -58,6 +58,7 @@ class Engine:
         self.holds_untagged = self.tag_filter[0] in ("default_only", "default_and", "any")
         self.cache = Cache()
         self.holdings = Holdings()
+        self._process = os.getpid()
         self.holdings.poke = self.poke
         self.queue.tell(self.owner, self.holdings.arrived)
         self.workers = Workers(self, max(0, value("worker_concurrency")))
@@ -181,7 +182,8 @@ class Engine:
         done.work, done.work_backs, done.turn_backs, releases = holdings.owed()
         done.work_backs += [WorkBack(job.row_id, job.token, 0, True) for job in jobs if not job.cancelled]
         done.turn_backs += [TurnBack(lease.token, lease.instance, 0, True) for lease in leases]
-        if done.work or done.work_backs or done.turn_backs:
+        # In a forked child they are its parent's.
+        if os.getpid() == self._process and (done.work or done.work_backs or done.turn_backs):
             self._hand_in(done)
         for lease in leases + releases:
             if lease.execution is not None:
