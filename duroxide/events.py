@@ -142,6 +142,30 @@ def execute_item(
     )
 
 
+# The order in which each kind of item is written; PostgreSQL's jsonb, through which some pass, keeps another.
+_START = ("instance", "orchestration", "input", "version", "parent_instance", "parent_id", "parent_execution_id")
+_ITEM_FIELDS = {
+    "StartOrchestration": (*_START, "execution_id"),
+    "ContinueAsNew": (*_START, "carry_forward_events", "initial_custom_status"),
+    "ActivityExecute": ("instance", "execution_id", "id", "name", "input", "session_id", "tag"),
+    "ActivityCompleted": ("instance", "execution_id", "id", "result"),
+    "ActivityFailed": ("instance", "execution_id", "id", "details"),
+    "TimerFired": ("instance", "execution_id", "id", "fire_at_ms"),
+    "SubOrchCompleted": ("parent_instance", "parent_execution_id", "parent_id", "result"),
+    "SubOrchFailed": ("parent_instance", "parent_execution_id", "parent_id", "details"),
+}
+
+
+def canonical(item: str) -> str:
+    """A work item as the engine writes it, whatever a store made of its text; a text that is no item stays as it is."""
+    try:
+        [(kind, body)] = json.loads(item).items()
+        order = {name: at for at, name in enumerate(_ITEM_FIELDS.get(kind, ("instance", "name", "data", "reason")))}
+        return compact({kind: dict(sorted(body.items(), key=lambda field: order.get(field[0], len(order))))})
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return item
+
+
 class Work:
     """An ActivityExecute item, decoded."""
 
@@ -195,7 +219,7 @@ def activity_poison(
 ) -> str:
     """Details for an activity that was fetched more than `max_attempts` times."""
     where = {"instance": instance, "execution_id": execution_id, "activity_name": name, "activity_id": activity_id}
-    return _poison(attempts, max_attempts, {"Activity": where}, item)
+    return _poison(attempts, max_attempts, {"Activity": where}, canonical(item))
 
 
 def orchestration_poison(
@@ -206,7 +230,7 @@ def orchestration_poison(
     kind = "Orchestration"
     if error is not None:
         kind, where["error"] = "FailedDeserialization", error
-    return _poison(attempts, max_attempts, {kind: where}, "[" + ",".join(items) + "]")
+    return _poison(attempts, max_attempts, {kind: where}, "[" + ",".join(map(canonical, items)) + "]")
 
 
 def display(details: dict[str, Any]) -> tuple[str, str]:

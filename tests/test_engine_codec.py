@@ -6,6 +6,7 @@ import threading
 import pytest
 from hypothesis import given, strategies as st
 
+from duroxide import events
 from duroxide.engine._codec import dumps, loads, read
 from duroxide.engine.cache import Cache
 
@@ -115,3 +116,35 @@ def test_threads_share_the_cache_without_losing_or_doubling():
     assert len(set(map(id, taken))) == len(taken) and not any(e.closed for e in taken)
     cache.clear()
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        events.start_item("i", "main", '{"a": 1}', "1.0.0"),
+        events.child_start_item("i", "main", "1", None, ("p", 7, 2)),
+        events.continue_item("i", "main", "1", None, ("p", 7, 2), [("q", "1")], "status"),
+        events.external_item("i", "go", '"\u00fc"'),
+        events.queue_item("i", "q", "1"),
+        events.cancel_item("i", "why"),
+        events.activity_completed_item("i", 1, 2, "3"),
+        events.activity_failed_item("i", 1, 2, events.application_failure("no")),
+        events.timer_item("i", 1, 2, 3),
+        events.child_completed_item(("p", 7, 2), "1"),
+        events.child_failed_item(("p", 7, 2), events.cancelled_failure("why")),
+        events.execute_item("i", 1, 2, "echo", "3", "s", "t"),
+        events.execute_item("i", 1, 2, "echo", "3", None, None),
+    ],
+)
+def test_an_item_that_jsonb_has_reordered_is_shown_as_it_was_written(item):
+    def reordered(value):
+        if isinstance(value, dict):
+            return {key: reordered(value[key]) for key in sorted(value, key=lambda key: (len(key), key))}
+        return value
+
+    assert events.canonical(json.dumps(reordered(json.loads(item)), ensure_ascii=False)) == item == events.canonical(item)
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", "{}", '{"Kind":5}', '{"a":{},"b":{}}', "[" * 100_000])
+def test_a_text_that_is_no_item_stays_as_it_is(text):
+    assert events.canonical(text) == text
