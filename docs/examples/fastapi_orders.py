@@ -1,6 +1,6 @@
 """Orders over HTTP: an endpoint that starts a workflow, one that watches it, one that answers it.
 
-    pip install duroxide fastapi uvicorn
+    pip install fastapi uvicorn         # beside duroxide
     uvicorn fastapi_orders:app          # ORDERS_DB=orders.db says where
 
 The web process runs the workflows too; with several web processes, or workers apart from them, nothing here changes.

@@ -1,6 +1,6 @@
 """A pipeline on the command line: each file of a directory is converted; a bar shows how far it is; killed, it goes on where it was.
 
-    pip install duroxide rich
+    pip install rich                    # beside duroxide
     python thumbnails.py PICTURES OUT
 
 Run it, press Ctrl-C (or kill -9 it) in the middle, run the same command again. Here "converting" is a checksum, so that nothing else is

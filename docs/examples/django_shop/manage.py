@@ -1,6 +1,6 @@
 """A Django project in one file, for the two management commands in `shop/management/commands`.
 
-    pip install duroxide django
+    pip install django                          # beside duroxide
     python manage.py work                       # runs the workflows until SIGTERM or Ctrl-C
     python manage.py order 7 --items lamp desk  # starts one, from anywhere; --wait waits for it
 
