@@ -6,6 +6,7 @@ usage: python -I reference.py <directory for the recordings> <scratch directory>
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import sqlite3
@@ -23,12 +24,13 @@ from golden.world import World  # noqa: E402
 
 REPOSITORY = f"{HERE.parent.parent}/"
 PACKAGES = f"{Path(duroxide.__file__).resolve().parent.parent}/"
+LIBRARY = f"{Path(json.__file__).resolve().parent.parent}/"
 
 
 def clean(value: Any) -> Any:
     """Texts without the places where this machine keeps its files."""
     if isinstance(value, str):
-        return value.replace(REPOSITORY, "").replace(PACKAGES, "")
+        return value.replace(REPOSITORY, "").replace(PACKAGES, "").replace(LIBRARY, "")
     if isinstance(value, list):
         return [clean(v) for v in value]
     if isinstance(value, dict):
