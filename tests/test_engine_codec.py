@@ -74,27 +74,45 @@ class Fake:
         self.closed += 1
 
 
+def keep(cache, execution):
+    cache.expect(execution.instance)
+    cache.put(execution)
+
+
 def test_the_cache_is_bounded_by_count_and_bytes_and_closes_the_oldest():
     cache = Cache(max_count=3, max_bytes=1_000)
     held = [Fake(str(n), 10) for n in range(5)]
     for execution in held:
-        cache.put(execution)
+        keep(cache, execution)
     assert [e.closed for e in held] == [1, 1, 0, 0, 0] and len(cache) == 3
-    cache.put(Fake("big", 985))
+    keep(cache, Fake("big", 985))
     assert [e.closed for e in held[2:]] == [1, 1, 0] and cache.take("4") is held[4]
     assert cache.take("4") is None
-    cache.put(Fake("huge", 5_000))
+    keep(cache, Fake("huge", 5_000))
     assert len(cache) == 0
 
 
 def test_a_newer_execution_of_an_instance_replaces_the_older():
     cache = Cache()
     old, new = Fake("i", 1), Fake("i", 1)
-    cache.put(old)
-    cache.put(old)
+    keep(cache, old)
+    keep(cache, old)
     assert old.closed == 0
-    cache.put(new)
+    keep(cache, new)
     assert old.closed == 1 and cache.take("i") is new
+
+
+def test_what_was_asked_for_while_it_was_away_is_closed_not_kept():
+    """Its lease was given back, and taken up elsewhere, before it came: that instance may have ended."""
+    cache, late, again = Cache(), Fake("i", 1), Fake("i", 1)
+    cache.expect("i")
+    assert cache.take("i") is None
+    cache.put(late)
+    assert (late.closed, len(cache)) == (1, 0)
+    cache.expect("i")
+    cache.forget("i")
+    cache.put(again)
+    assert (again.closed, len(cache)) == (1, 0)
 
 
 def test_threads_share_the_cache_without_losing_or_doubling():
@@ -102,7 +120,7 @@ def test_threads_share_the_cache_without_losing_or_doubling():
 
     def work(start):
         for n in range(start, start + 500):
-            cache.put(Fake(str(n % 200), 1))
+            keep(cache, Fake(str(n % 200), 1))
             got = cache.take(str((n * 7) % 200))
             if got is not None:
                 with lock:

@@ -102,8 +102,13 @@ class Loop(threading.Thread):
             if outcome.done is not None:
                 self._hold(lease, outcome.done)
                 done.turns.append(outcome.done)
+                if outcome.execution is not None and not outcome.done.keep:
+                    self.engine.cache.expect(lease.instance)
             elif outcome.back is not None:
                 done.turn_backs.append(outcome.back)
+        for lease in releases:
+            if lease.execution is not None:
+                self.engine.cache.expect(lease.instance)
         if done.turns or done.work or done.work_backs or done.turn_backs:
             return done, releases
         return None, releases
@@ -157,6 +162,7 @@ class Loop(threading.Thread):
                 self.engine.reserve(-sum(work.lease is not None for work in outcome.done.work))
             if outcome.execution is not None:
                 outcome.execution.close()
+                self.engine.cache.forget(lease.instance)
             holdings.lost(lease)
         with holdings.lock:
             if done is not None:
@@ -219,6 +225,7 @@ class Loop(threading.Thread):
             log.error("the store refused a turn of '%s' (events %s): it runs again", lease.instance, [e[0] for e in turn.events])
         if outcome.execution is not None:
             outcome.execution.close()
+            self.engine.cache.forget(lease.instance)
         holdings.lost(lease)
         if code != LOST:
             with holdings.lock:
