@@ -122,15 +122,27 @@ def text(found: Report) -> str:
         ("running, pinned to", _counts(found["running_pinned_to"])),
     ]
     lines += [("message", _message(kind, row)) for kind, row in found["messages"].items()]
-    lines += [("activity", f"{kind}: {row['count']}, at most {row['attempts']} attempts") for kind, row in found["activities"].items()]
+    lines += [
+        ("activity", f"{kind}: {row['count']}, at most {row['attempts']} attempts") for kind, row in found["activities"].items()
+    ]
     leases = found["leases"]
     lines.append(("leases", f"{leases['live']} live, {leases['ended']} ended"))
     if leases["oldest"]:
         oldest = leases["oldest"]
-        lines.append(("oldest lease", f"{oldest['of']} of '{oldest['instance']}', held by {oldest['held_by']}, {_when(oldest['ends_in_ms'], 'ended', 'ends')}"))
+        lines.append(
+            (
+                "oldest lease",
+                f"{oldest['of']} of '{oldest['instance']}', held by {oldest['held_by']}, {_when(oldest['ends_in_ms'], 'ended', 'ends')}",
+            )
+        )
     lines.append(("sessions", f"{found['sessions']['count']}, {found['sessions']['live']} live"))
     if found["left_alone_here"]:
-        lines.append(("warning", f"{found['left_alone_here']} running executions are pinned to a newer version: this package leaves them alone"))
+        lines.append(
+            (
+                "warning",
+                f"{found['left_alone_here']} running executions are pinned to a newer version: this package leaves them alone",
+            )
+        )
     for what in ("messages", "events"):
         if found[f"unknown_{what}"]:
             lines.append(("warning", f"{what} of kinds that this package does not know: {_counts(found[f'unknown_{what}'])}"))

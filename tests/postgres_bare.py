@@ -39,7 +39,7 @@ class Bare(PostgresAdmin):
         if self.at_commit:
             raise self.at_commit.pop(0)
 
-    reading = writing = _transaction
+    reading = _transaction
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[psycopg.Connection[Any]]:

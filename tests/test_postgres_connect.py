@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-import postgres_server
 from duroxide.errors import ProviderError
 from duroxide.storage import postgres_connect, postgres_entra
 from duroxide.storage.postgres_connect import Address

@@ -32,7 +32,7 @@ def test_an_hour_is_flat(tmp_path: Path) -> None:
 
 
 def samples(**grows: float) -> list[dict[str, float]]:
-    flat = {name: 100.0 for name in ("rss_mb", "threads", "files", "objects")} | {"wal_mb": 20.0, "wrong": 0.0}
+    flat = dict.fromkeys(("rss_mb", "threads", "files", "objects"), 100.0) | {"wal_mb": 20.0, "wrong": 0.0}
     return [{name: value + grows.get(name, 0) * n for name, value in flat.items()} for n in range(80)]
 
 

@@ -2,7 +2,8 @@
 """Who gets which external event (by name: `raise_event`) and which queue message (`enqueue_event`), under either policy.
 
 Executions stamped 0.1.31 or later use `Fifo`: a dropped wait leaves at once. Older ones use `Indexed`: the k-th subscription has the k-th
-arrival, and a dropped wait keeps its place until its cancel event is replayed, a dropped dequeue until the arrivals of its turn are over. Refuses to know events' ids and texts.
+arrival, and a dropped wait keeps its place until its cancel event is replayed, a dropped dequeue until the arrivals of its turn are
+over. Refuses to know events' ids and texts.
 """
 
 from collections import deque
@@ -109,7 +110,8 @@ cdef class Indexed(Channel):
 
     cdef list due(self):
         cdef Leaf leaf
-        return [(leaf.id, leaf, data) for leaf, (_, data) in zip(self.subscriptions, self.arrivals) if not leaf.done and not leaf.is_dropped]
+        pairs = zip(self.subscriptions, self.arrivals)
+        return [(leaf.id, leaf, data) for leaf, (_, data) in pairs if not leaf.done and not leaf.is_dropped]
 
     cdef list waiting_leaves(self):
         cdef Leaf leaf

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import secrets
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 
-from duroxide.storage import postgres_apply_sql as apply
-from duroxide.storage import postgres_claims_sql as claims
+from duroxide.storage import postgres_apply_sql as apply, postgres_claims_sql as claims
 
 FENCED = "DX001"  # SQLSTATE: the epoch of this peer has ended
 

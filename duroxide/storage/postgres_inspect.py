@@ -9,8 +9,7 @@ from typing import Any
 import psycopg
 
 from duroxide.errors import ProviderError
-from duroxide.storage import inspect_sql, postgres_schema
-from duroxide.storage import postgres_schema_sql as sql
+from duroxide.storage import inspect_sql, postgres_schema, postgres_schema_sql as sql
 from duroxide.storage.postgres_connect import Address
 
 # What the reference calls by name in its schema; it makes them, this package does not.

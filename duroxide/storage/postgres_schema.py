@@ -12,8 +12,7 @@ from typing import Any
 import psycopg
 
 from duroxide.errors import ProviderError
-from duroxide.storage import postgres_exchange_sql as hot
-from duroxide.storage import postgres_schema_sql as sql
+from duroxide.storage import postgres_exchange_sql as hot, postgres_schema_sql as sql
 
 VERSION = 1
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")

@@ -22,8 +22,8 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, Format
 
 from duroxide.storage.base import REFUSED, Done, Loaded, Renewal, Renewed, Request, StoreError, Taken, TurnDone
-from duroxide.storage.postgres_errors import retryable
 from duroxide.storage.postgres_apply_sql import PARAMETERS
+from duroxide.storage.postgres_errors import retryable
 from duroxide.storage.postgres_exchange_sql import CALL, FENCED, LOAD_CALL
 from duroxide.storage.postgres_rows import NUMBERS, Group, Repeats, Unstorable, lost
 from duroxide.storage.postgres_sql import COLD
