@@ -93,29 +93,54 @@ static dx_claimed_message *read_batch(dx_claim *c, dx_str instance, dx_str token
 }
 
 /* When its start comes back from a delay (its orchestration is not registered here, say); 0: no start is waiting. */
-static int64_t start_due(dx_claim *c, dx_str instance)
+static int64_t start_due(dx_claim *c, dx_str instance, int (*is_start)(dx_str item))
 {
     int64_t due = 0;
     dx_query q = dx_use(c->tx, DX_message_later);
     dx_put_text(&q, instance);
     dx_put_int(&q, c->now);
     while (due == 0 && dx_row(&q))
-        if (dx_int(&q, 0) < DX_PARKED && starts_instance(dx_text(&q, 1))) due = dx_int(&q, 0);
+        if (dx_int(&q, 0) < DX_PARKED && is_start(dx_text(&q, 1))) due = dx_int(&q, 0);
     dx_finish(&q);
     return due;
+}
+
+static void defer(dx_claim *c, int64_t row_id, int64_t due)
+{
+    dx_query q = dx_use(c->tx, DX_message_defer);
+    dx_put_int(&q, due);
+    dx_put_int(&q, row_id);
+    dx_run(&q);
 }
 
 /* Messages without an instance wait for a delayed start; else a cancellation is parked until the id is born, the rest dropped. */
 static void settle_orphans(dx_claim *c, dx_str instance, const dx_claimed_message *batch, int64_t n)
 {
-    int64_t due = start_due(c, instance);
+    int64_t due = start_due(c, instance, starts_instance);
     for (int64_t i = 0; i < n && !c->tx->failed; i++) {
-        int keep = due || is_kind(batch[i].item, "CancelInstance");
-        dx_query q = dx_use(c->tx, keep ? DX_message_defer : DX_message_delete);
-        if (keep) dx_put_int(&q, due ? due : DX_PARKED);
-        dx_put_int(&q, batch[i].row_id);
-        dx_run(&q);
+        if (due || is_kind(batch[i].item, "CancelInstance")) defer(c, batch[i].row_id, due ? due : DX_PARKED);
+        else {
+            dx_query q = dx_use(c->tx, DX_message_delete);
+            dx_put_int(&q, batch[i].row_id);
+            dx_run(&q);
+        }
     }
+}
+
+static int continues_instance(dx_str item)
+{
+    return is_kind(item, "ContinueAsNew");
+}
+
+/* Between two executions: what comes before the start of the next one is visible waits for it, so that nothing overtakes it. */
+static int is_between(dx_claim *c, const dx_claimed_turn *turn, const dx_claimed_message *batch, int64_t n)
+{
+    if (!dx_same(turn->status, (dx_str){"ContinuedAsNew", 14})) return 0;
+    for (int64_t i = 0; i < n; i++)
+        if (continues_instance(batch[i].item)) return 0;
+    int64_t due = start_due(c, turn->instance, continues_instance);
+    for (int64_t i = 0; i < n && due && !c->tx->failed; i++) defer(c, batch[i].row_id, due);
+    return due != 0;
 }
 
 /* May this batch be claimed although its instance has no row yet? Collects what was parked for it. */
@@ -180,6 +205,7 @@ static void claim_instance(dx_claim *c, dx_str instance, dx_str kept)
     if (n == 0 || c->tx->failed) return;
     read_turn(c, &turn);
     if (kept.n < 0 && turn.execution_id == 0 && !is_birth(c, instance, turn.lease, &batch, &n)) return;
+    if (kept.n < 0 && is_between(c, &turn, batch, n)) return;
     turn.messages = batch;
     turn.n_messages = n;
     if (kept.n < 0) lease(c, &turn);

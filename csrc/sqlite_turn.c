@@ -229,7 +229,7 @@ int32_t dx_give_turn_back(dx_tx *tx, const dx_turn_back *back, int64_t now)
     dx_run(&q);
     q = dx_use(tx, DX_message_back);
     dx_put_text(&q, back->lease);
-    dx_put_int(&q, now + back->delay_ms);
+    dx_put_int(&q, back->delay_ms ? now + back->delay_ms : 0);
     dx_put_int(&q, back->refund != 0);
     dx_run(&q);
     q = dx_use(tx, DX_lease_drop);

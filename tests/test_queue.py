@@ -112,6 +112,21 @@ def test_who_comes_meanwhile_rides_in_one_group(store: Store, queue: Queue) -> N
     assert store.groups == [1, 8]
 
 
+def test_a_group_is_one_moment(store: Store, queue: Queue) -> None:
+    """Whoever waited longest would else not see what the next in the group sends."""
+    store.gate.clear()
+    first, _ = in_thread(lambda: send(queue, "a"))
+    assert store.entered.acquire(timeout=PATIENCE_S)
+    early, found = in_thread(lambda: queue.submit(Request(900, None, Appetite("o", turns=9))))
+    time.sleep(0.05)
+    late, _ = in_thread(lambda: queue.submit(Request(2_000, start("b"))))
+    time.sleep(0.05)
+    store.gate.set()
+    for thread in (first, early, late):
+        thread.join(PATIENCE_S)
+    assert store.groups == [1, 2] and [claim.instance for claim in found[0].turns] == ["a", "b"]
+
+
 def test_each_caller_gets_its_own_answer(store: Store, queue: Queue) -> None:
     def claim(n: int) -> list[str]:
         send(queue, f"i{n}")

@@ -271,3 +271,23 @@ def test_a_message_that_another_loop_brings_before_the_start_is_not_lost() -> No
     early._take(held_up)
     early.step()
     assert found == ["kept"] and client.get_status("i").status == "Completed"
+
+
+def test_work_that_comes_again_while_it_is_here_goes_on_under_its_new_token(holdings: Holdings) -> None:
+    """Its lease had ended by a clock that jumped: one thread runs it, and that one hears of a cancellation."""
+    first, again = job(1), job(1)
+    again.token, again.attempt = "lock_o:9", 2
+    holdings.hold([first])
+    assert holdings.hold([again]) == [] and (first.token, first.attempt) == ("lock_o:9", 2)
+    holdings.cancel([("i", 1, 1)])
+    assert first.cancelled
+
+
+def test_work_that_comes_again_in_another_row_is_the_one_that_counts(holdings: Holdings) -> None:
+    first, again = job(1), job(1)
+    again.row_id = 7
+    holdings.hold([first])
+    assert holdings.hold([again]) == [again] and first.cancelled and not again.cancelled
+    holdings.finished(first, True, "1")
+    holdings.finished(again, True, "2")
+    assert owed(holdings) == ([7], [], [])

@@ -185,15 +185,26 @@ class Holdings:
 
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def hold(self, jobs: list[Job]) -> None:
-        """New jobs; those of an instance that is leased here keep its lease."""
+    def hold(self, jobs: list[Job]) -> list[Job]:
+        """New jobs; those of an instance that is leased here keep its lease. Returns those to be run: one that is here already, but
+        whose lease had ended, goes on under the new one."""
+        new = []
         with self.lock:
             for job in jobs:
-                self.jobs[job.instance, job.execution_id, job.activity_id] = job
+                key = (job.instance, job.execution_id, job.activity_id)
+                here = self.jobs.get(key)
+                if here is not None and here.row_id == job.row_id and not here.cancelled:
+                    here.token, here.attempt = job.token, job.attempt
+                    continue
+                if here is not None:
+                    here.cancelled = True
+                self.jobs[key] = job
+                new.append(job)
                 if job.lease is None:
                     job.lease = self.leases.get(job.instance)
                     if job.lease is not None:
                         job.lease.in_flight += 1
+        return new
 
     def finished(self, job: Job, ok: bool, payload: str) -> None:
         """A job's result: into its instance's inbox if that is leased here, else to the store."""
@@ -323,7 +334,7 @@ class Keeper(threading.Thread):
         engine, holdings = self.engine, self.engine.holdings
         with holdings.lock:
             held = list(holdings.leases.values())
-            jobs = list(holdings.jobs.values())
+            jobs = [(job, job.token) for job in holdings.jobs.values()]
         if not (held or jobs or sessions):
             return
         renewed = engine.provider.renew(
@@ -331,15 +342,16 @@ class Keeper(threading.Thread):
                 engine.clock.now(),
                 [(lease.instance, lease.token) for lease in held],
                 engine.lease_ms if leases else 0,
-                [(job.row_id, job.token) for job in jobs],
+                [(job.row_id, token) for job, token in jobs],
                 engine.work_lease_ms if work else 0,
                 engine.session_owner if sessions else None,
                 engine.session_lock_ms,
                 engine.session_idle_ms,
             )
         )
-        for index in renewed.lost_work:
-            jobs[index].cancelled = True
+        for job, token in (jobs[index] for index in renewed.lost_work):
+            if job.token == token:
+                job.cancelled = True
         for index in renewed.lost_leases:
             if held[index].state != RUNNING:  # a running one finds out when it commits
                 holdings.lost(held[index])

@@ -227,9 +227,8 @@ class Loop(threading.Thread):
             outcome.execution.close()
             self.engine.cache.forget(lease.instance)
         holdings.lost(lease)
-        if code != LOST:
-            with holdings.lock:
-                holdings.releases.append(Lease(lease.instance, lease.token, None, None))
+        with holdings.lock:  # it may be ours all the same: only a result that it had was not
+            holdings.releases.append(Lease(lease.instance, lease.token, None, None))
 
     def _take(self, taken: Taken) -> None:
         """New turns and new work."""
@@ -253,5 +252,4 @@ class Loop(threading.Thread):
                 log.error("worker row %d holds no activity (%s): given back for a minute", work.row_id, error)
                 with holdings.lock:
                     holdings.backs.append(WorkBack(work.row_id, work.token, 60_000))
-        holdings.hold(jobs)
-        return jobs
+        return holdings.hold(jobs)

@@ -361,7 +361,9 @@ cdef class Queue:
             del self.waiting[:n]
         hungry = set()
         writes = False
+        now = me.request.now
         for waiter in group:
+            now = max(now, waiter.request.now)
             writes = writes or waiter.request.done is not None
             if waiter.request.appetite is not None:
                 hungry.add(waiter.request.appetite.owner)
@@ -371,8 +373,9 @@ cdef class Queue:
                 if owner.parked and not me.main and name not in hungry:
                     waiter = owner.parked.pop()
                     waiter.state = RIDING
-                    waiter.request.now = me.request.now
                     group.append(waiter)
+        for waiter in group:  # one moment for all: nobody acts on what the next in the group cannot see yet
+            waiter.request.now = now
         self.groups += 1
         self.requests += len(group)
         return group

@@ -113,8 +113,9 @@ class TurnDone(Slots):
 
 
 class TurnBack(Slots):
-    """Give a claimed instance back unprocessed: its tagged messages become visible after `delay_ms`; `refund` takes
-    the counted attempt back (never below 0). Also releases a kept lease that has no messages. Unknown token: LOST."""
+    """Give a claimed instance back unprocessed: its tagged messages become visible after `delay_ms`; 0 leaves them at their old
+    place (the clock of who gives them back may be ahead). `refund` takes the counted attempt back (never below 0). Also releases
+    a kept lease that has no messages. Unknown token: LOST."""
 
     __slots__ = ("delay_ms", "instance", "lease", "refund")
 

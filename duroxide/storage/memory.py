@@ -293,7 +293,9 @@ class MemoryStore(MemoryAdmin):
             return LOST
         for message in self._state.messages.values():
             if message.token == back.lease:
-                message.token, message.visible_at = None, now + back.delay_ms
+                message.token = None
+                if back.delay_ms:
+                    message.visible_at = max(message.visible_at, now + back.delay_ms)
                 message.attempts = max(message.attempts - back.refund, 0)
         del self._state.leases[back.instance]
         return OK
@@ -371,6 +373,8 @@ class MemoryStore(MemoryAdmin):
             return
         if found is None and held is None and not self._is_birth(instance, now):
             return
+        if held is None and execution is not None and execution.status == "ContinuedAsNew" and self._is_between(instance, now):
+            return
         token = held[0] if held is not None else f"lock_{appetite.owner}:{next(self._tokens)}"
         if held is None:
             state.leases[instance] = (token, now + appetite.lease_ms)
@@ -403,6 +407,17 @@ class MemoryStore(MemoryAdmin):
             else:
                 del self._state.messages[id]
         return False
+
+    def _is_between(self, instance: str, now: int) -> bool:
+        """Is the start of the next execution still to come? Then what came before waits for it, so that nothing overtakes it."""
+        mine = [m for m in self._state.messages.values() if m.instance == instance and m.token is None]
+        due = min((m.visible_at for m in mine if m.visible_at < PARKED and _kind(m.item) == "ContinueAsNew"), default=0)
+        if due <= now:
+            return False
+        for message in mine:
+            if message.visible_at <= now:
+                message.visible_at = due
+        return True
 
     def _claim_work(self, appetite: Appetite, now: int, taken: Taken) -> None:
         if appetite.work <= 0 or appetite.tag_mode == "none":

@@ -149,6 +149,8 @@ def _claim_instance(tx: Statements, appetite: Appetite, now: int, taken: Taken, 
             return
         if tx.run("message_unpark", now, instance, PARKED):
             batch = _batch(tx, instance, now, token)
+    if kept is None and found is not None and found[3] == "ContinuedAsNew" and _between(tx, instance, now, batch):
+        return
     if kept is None:
         tx.run("lease_put", instance, token, now + appetite.lease_ms, now)
     for row_id, _, _ in batch:
@@ -156,6 +158,17 @@ def _claim_instance(tx: Statements, appetite: Appetite, now: int, taken: Taken, 
     name, version, execution_id, status, last_event_id = found or (None, None, 0, None, None)
     attempt = max(attempt for _, _, attempt in batch)
     taken.turns.append(ClaimedTurn(instance, token, batch, attempt, execution_id, last_event_id or 0, name, version, status))
+
+
+def _between(tx: Statements, instance: str, now: int, batch: list[tuple[int, str, int]]) -> bool:
+    """Between two executions: what comes before the start of the next one is visible waits for it, so that nothing overtakes it."""
+    if any(_is_kind(item, "ContinueAsNew") for _, item, _ in batch):
+        return False
+    later = tx.rows("message_later", instance, now)
+    due = next((at for at, item in later if at < PARKED and _is_kind(item, "ContinueAsNew")), 0)
+    for row_id, _, _ in batch if due else ():
+        tx.run("message_defer", due, row_id)
+    return due > 0
 
 
 def _settle_orphans(tx: Statements, instance: str, now: int, batch: list[tuple[int, str, int]]) -> None:

@@ -54,8 +54,9 @@ HOT: dict[str, str] = {
     # token: only what was routed to the lease, never handed out
     "message_unroute": "UPDATE orchestrator_queue INDEXED BY dx_orch_routed SET lock_token = NULL, locked_until = NULL"
     " WHERE lock_token = ?1 AND locked_until IS NOT NULL",
-    # token, visible_at, refund (0 or 1)
-    "message_back": "UPDATE orchestrator_queue SET lock_token = NULL, visible_at = ?2, attempt_count = MAX(attempt_count - ?3, 0)"
+    # token, not before (0: at its old place), refund (0 or 1)
+    "message_back": "UPDATE orchestrator_queue SET lock_token = NULL, visible_at = MAX(visible_at, ?2),"
+    " attempt_count = MAX(attempt_count - ?3, 0)"
     " WHERE lock_token = ?1",
     # ── orchestrator queue: claims ──
     # from visible_at, now, after id (within that ms) -> ready rows in order, with the lease on their instance and its version pin

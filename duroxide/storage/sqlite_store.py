@@ -311,7 +311,7 @@ def give_turn_back(tx: Transaction, back: TurnBack, now: int) -> int:
     if not tx.lease_live(back.instance, back.lease, float("-inf")):
         return LOST
     tx.run("message_unroute", back.lease)  # never handed out: neither delayed nor refunded
-    tx.run("message_back", back.lease, now + back.delay_ms, int(back.refund))
+    tx.run("message_back", back.lease, now + back.delay_ms if back.delay_ms else 0, int(back.refund))
     tx.run("lease_drop", back.instance)
     return OK
 

@@ -157,6 +157,17 @@ def giving_back_frees_at_once(w: World) -> None:
 
 
 @case()
+def messages_given_back_by_a_fast_clock_keep_their_place(w: World) -> None:
+    w.start("i")
+    w.later(60_000)
+    claim = w.claim_one("ahead")
+    w.exchange(turn_backs=[TurnBack(claim.lease, "i", 0, True)])
+    w.later(-59_000)
+    w.send("i")
+    assert [kind in m[1] for m, kind in zip(w.claim_one("b").messages, ("StartOrchestration", "QueueMessage"))] == [True, True]
+
+
+@case()
 def giving_back_with_a_delay_hides_only_what_was_claimed(w: World) -> None:
     w.born("i")
     w.send("i")

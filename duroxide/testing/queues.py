@@ -186,6 +186,30 @@ def messages_wait_for_a_start_that_was_given_back_with_a_delay(w: World) -> None
 
 
 @case()
+def messages_between_two_executions_wait_for_the_start_of_the_next(w: World) -> None:
+    """However late that is: what came first is delivered first, once, and in one batch with it."""
+    w.born("i")
+    w.next_turn("i", status="ContinuedAsNew", messages=[("i", item("ContinueAsNew", "i"), w.now + 1_000)])
+    for _ in range(2):
+        w.send("i")
+        w.send("i", "StartOrchestration")
+        assert not w.claim()
+        w.later(500)
+    [claim] = w.claim()
+    assert [row for row, _, _ in claim.messages] == sorted(row for row, _, _ in claim.messages) and len(claim.messages) == 5
+    assert claim.attempt == 1 and claim.status == "ContinuedAsNew"
+
+
+@case()
+def messages_after_an_execution_that_lost_its_successor_are_told(w: World) -> None:
+    """Nothing waits for a start that never comes."""
+    w.born("i")
+    w.next_turn("i", status="ContinuedAsNew")
+    w.send("i")
+    assert len(w.claim_one().messages) == 1
+
+
+@case()
 def cancel_waits_for_the_birth_of_its_instance(w: World) -> None:
     w.send("i", "CancelInstance")
     assert not w.claim()

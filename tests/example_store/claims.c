@@ -25,9 +25,12 @@ static void due(dx_taken *taken, int64_t at) {
 
 /* ── turns ───────────────────────────────────────────────────────────────────────────────────────────────── */
 
+static bool is_successor(dx_str item) {
+    return begins(item, "{\"ContinueAsNew\"", (dx_str){"", 0});
+}
+
 static bool is_start(dx_str item) {
-    const dx_str none = {"", 0};
-    return begins(item, "{\"StartOrchestration\"", none) || begins(item, "{\"ContinueAsNew\"", none);
+    return begins(item, "{\"StartOrchestration\"", (dx_str){"", 0}) || is_successor(item);
 }
 
 static bool is_cancel(dx_str item) {
@@ -56,6 +59,21 @@ static bool is_birth(store *s, dx_str instance, int64_t now) {
     return birth;
 }
 
+/* Between two executions: is the start of the next one still to come? Then what came before waits for it. */
+static bool is_between(store *s, dx_str instance, int64_t now) {
+    int64_t due = 0;
+    for (int64_t i = 0; i < s->messages.n; i++) {
+        message_row *row = &s->messages.rows[i];
+        if (!same(row->instance, instance) || row->token.n >= 0 || !is_successor(row->item)) continue;
+        if (row->visible_at < DX_PARKED && (!due || row->visible_at < due)) due = row->visible_at;
+    }
+    for (int64_t i = 0; i < s->messages.n && due > now; i++) {
+        message_row *row = &s->messages.rows[i];
+        if (same(row->instance, instance) && row->token.n < 0 && row->visible_at <= now) row->visible_at = due;
+    }
+    return due > now;
+}
+
 static bool fits(const dx_appetite *a, const execution_row *execution) {
     if (a->version_mode != DX_VERSIONS_RANGE || !execution || execution->pin < 0) return true;
     return a->versions[0] <= execution->pin && execution->pin <= a->versions[1];
@@ -81,6 +99,7 @@ static bool claim_instance(store *s, dx_str id, const dx_appetite *a, int64_t no
     execution_row *execution = row ? execution_of(row, row->current) : NULL;
     if (!lease && !fits(a, execution)) return false;
     if (!lease && !row && !is_birth(s, id, now)) return false;
+    if (!lease && execution && same(execution->status, (dx_str){"ContinuedAsNew", 14}) && is_between(s, id, now)) return false;
     if (!lease) {
         lease = ADD(s->leases);
         lease->instance = keep(id), lease->token = new_token(s, a->owner), lease->until = now + a->lease_ms;

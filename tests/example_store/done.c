@@ -185,7 +185,7 @@ static int give_turn_back(store *s, const dx_turn_back *b, int64_t now) {
     for (int64_t i = 0; i < s->messages.n; i++) {
         message_row *row = &s->messages.rows[i];
         if (!same(row->token, b->lease)) continue;
-        row->visible_at = now + b->delay_ms;
+        if (b->delay_ms) row->visible_at = now + b->delay_ms;
         if (b->refund && row->attempts) row->attempts--;
     }
     end_lease(s, b->instance, b->lease);

@@ -1,0 +1,1 @@
+"""`python -m tests.simulation`: see `run`."""
