@@ -153,8 +153,8 @@ BUGS: dict[str, Callable[[World], Names]] = {
     bug.__name__: bug
     for bug in (
         ignores_a_lost_lease, ignores_a_lost_activity, delivers_twice, drops_a_message, trusts_a_stale_cache,
-        keeps_the_execution_of_a_lost_turn, frees_the_living, revives_an_ended_lease, hands_out_two_batches, forgets_what_it_never_heard,
-        calls_nobody,
+        keeps_the_execution_of_a_lost_turn, frees_the_living, revives_an_ended_lease, takes_claims_as_they_wake,
+        starts_work_again_that_is_here, calls_nobody,
     )
 }  # fmt: skip
 

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 import duroxide
 from duroxide.runtime.runtime import Runtime
 from duroxide.storage._queue import Queue
-from duroxide.storage.base import LOST, OK, Done, Loaded, Renewal, Renewed, Request, StoreError, Taken, TurnBack, WorkBack, WorkOut
+from duroxide.storage.base import (
+    LOST,
+    OK,
+    Done,
+    Loaded,
+    Renewal,
+    Renewed,
+    Request,
+    StoreError,
+    Taken,
+    TurnBack,
+    WorkBack,
+    WorkOut,
+)
 
 from . import programs
 from .hub import GreenClock, Machine
@@ -52,7 +65,9 @@ class Port:
             lost.turn_back_codes, lost.work_codes = [OK] * len(done.turn_backs), [OK] * len(done.work)
             lost.work_back_codes = [OK] * len(done.work_backs)
             told.append(lost)
-            held = {row: work.lease for turn, rows in zip(done.turns, taken.held) for row, work in zip(rows, filter(_held, turn.work))}
+            held = {
+                row: work.lease for turn, rows in zip(done.turns, taken.held) for row, work in zip(rows, filter(_held, turn.work))
+            }
             back.done.turn_backs += [TurnBack(claim.lease, claim.instance, 0, True) for claim in taken.turns]
             back.done.turn_backs += [TurnBack(turn.lease, turn.instance, 0, True) for turn in done.turns if turn.keep]
             back.done.work_backs += [WorkBack(work.row_id, work.token, 0, True) for work in taken.work]

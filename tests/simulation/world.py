@@ -29,9 +29,7 @@ FAULTS = ("crash", "crash", "pause", "pause", "jump", "leave", "wake", "blind", 
 class World:
     """`names`: of the programs that run. `faults`: how many, of which `kinds`."""
 
-    def __init__(
-        self, seed: str, store: Store, names: Sequence[str], faults: int, kinds: Sequence[str] = FAULTS
-    ) -> None:
+    def __init__(self, seed: str, store: Store, names: Sequence[str], faults: int, kinds: Sequence[str] = FAULTS) -> None:
         self.hub = Hub(seed)
         lots = self.lots = random.Random(f"plan {seed}")
         self.hub.preempt = lots.choice((0.0, 0.05, 0.3)) if faults else 0.0
