@@ -178,10 +178,10 @@ SELECT array_agg(instance_id) FROM gone""",
     "message_free": """
 UPDATE {s}.orchestrator_queue q SET lock_token = NULL, locked_until = NULL
 WHERE q.instance_id = ANY (v_instance) AND q.lock_token IS NOT NULL""",
-    # What was handed out comes again later; what was only routed to the lease is neither delayed nor refunded.
+    # What was handed out comes again, not before a time (0: at its old place); what was only routed is neither delayed nor refunded.
     "message_back": """
 UPDATE {s}.orchestrator_queue q SET lock_token = NULL, locked_until = NULL,
-  visible_at = CASE WHEN q.lock_token = b.token THEN """ + _TIME.format("b.at") + """ ELSE q.visible_at END,
+  visible_at = CASE WHEN q.lock_token = b.token THEN GREATEST(q.visible_at, """ + _TIME.format("b.at") + """) ELSE q.visible_at END,
   attempt_count = CASE WHEN q.lock_token = b.token THEN GREATEST(q.attempt_count - b.refund::integer, 0) ELSE q.attempt_count END
 FROM unnest(p_lease_instance[v_turns + 1:], p_lease_token[v_turns + 1:], p_back_at, p_back_refund)
   WITH ORDINALITY AS b(instance, token, at, refund, n)

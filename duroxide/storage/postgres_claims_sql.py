@@ -16,6 +16,7 @@ SWEEP_LIMIT = 256
 AHEAD = 16  # rows looked at beyond what is wanted: several messages may be of one instance
 
 _STARTS = r"""'^\s*\{\s*"(StartOrchestration|ContinueAsNew)"'"""
+_CONTINUES = r"""'^\s*\{\s*"ContinueAsNew"'"""
 _CANCELS = r"""'^\s*\{\s*"CancelInstance"'"""
 _TAKEN = (
     "UPDATE {s}.worker_queue w SET lock_token = v_prefix || (p_base + c.n), locked_until = p_now + p_lease_ms,"
@@ -110,24 +111,32 @@ WITH mine AS (
   ON CONFLICT (instance_id) DO NOTHING RETURNING instance_id, lock_token
 )
 SELECT array_agg(instance_id), array_agg(lock_token) FROM put""",
-    # Newly leased, and yet nothing to run: somebody else was faster, or there is no such instance and no start among the messages.
+    # Newly leased, and yet nothing to run: somebody else was faster, there is no such instance and no start among the messages, or
+    # it is between two executions and the start of the next one is not visible yet.
     "turn_orphans": """
 SELECT array_agg(c.instance_id) FROM unnest(v_instance) AS c(instance_id)
+LEFT JOIN {s}.instances i ON i.instance_id = c.instance_id
+LEFT JOIN {s}.executions e ON e.instance_id = i.instance_id AND e.execution_id = i.current_execution_id
 WHERE NOT EXISTS (SELECT FROM {s}.orchestrator_queue q WHERE q.instance_id = c.instance_id AND q.visible_at <= v_now
-  AND (q.work_item ~ """ + _STARTS + """ OR EXISTS (SELECT FROM {s}.instances i WHERE i.instance_id = c.instance_id)))""",
-    # Messages of an instance that is not: they wait for a delayed start; else a cancellation waits for its birth, others are dropped.
+    AND (i.instance_id IS NOT NULL OR q.work_item ~ """ + _STARTS + """))
+  OR (e.status = 'ContinuedAsNew' AND EXISTS (SELECT FROM {s}.orchestrator_queue q WHERE q.instance_id = c.instance_id
+    AND q.visible_at < 'infinity' AND q.work_item ~ """ + _CONTINUES + """
+    HAVING min(q.visible_at) > v_now))""",
+    # Messages of an instance that is not, or that is between two executions: they wait for a start that comes later; without one a
+    # cancellation waits for the birth, others are dropped.
     "orphan_settle": """
 WITH due AS (
-  SELECT o.instance_id, (SELECT min(q.visible_at) FROM {s}.orchestrator_queue q WHERE q.instance_id = o.instance_id
-    AND q.visible_at > v_now AND q.visible_at < 'infinity' AND q.work_item ~ """ + _STARTS + """) AS at
-  FROM unnest(v_orphan) AS o(instance_id)
-  WHERE NOT EXISTS (SELECT FROM {s}.instances i WHERE i.instance_id = o.instance_id)
+  SELECT o.instance_id, i.instance_id IS NOT NULL AS born, (SELECT min(q.visible_at) FROM {s}.orchestrator_queue q
+    WHERE q.instance_id = o.instance_id AND q.visible_at > v_now AND q.visible_at < 'infinity'
+    AND q.work_item ~ CASE WHEN i.instance_id IS NULL THEN """ + _STARTS + """ ELSE """ + _CONTINUES + """ END) AS at
+  FROM unnest(v_orphan) AS o(instance_id) LEFT JOIN {s}.instances i ON i.instance_id = o.instance_id
 ), dropped AS (
   DELETE FROM {s}.orchestrator_queue q USING due d WHERE q.instance_id = d.instance_id AND q.visible_at <= v_now
-  AND d.at IS NULL AND q.work_item !~ """ + _CANCELS + """
+  AND NOT d.born AND d.at IS NULL AND q.work_item !~ """ + _CANCELS + """
 )
 UPDATE {s}.orchestrator_queue q SET visible_at = COALESCE(d.at, 'infinity'), lock_token = NULL, locked_until = NULL
-FROM due d WHERE q.instance_id = d.instance_id AND q.visible_at <= v_now AND (d.at IS NOT NULL OR q.work_item ~ """ + _CANCELS + ")",
+FROM due d WHERE q.instance_id = d.instance_id AND q.visible_at <= v_now
+  AND (d.at IS NOT NULL OR (NOT d.born AND q.work_item ~ """ + _CANCELS + "))",
     "orphan_end": "DELETE FROM {s}.instance_locks WHERE instance_id = ANY (v_orphan)",
     # Whatever this lease was not handed yet; a parked cancellation comes along with the start that it waited for.
     "message_tag": """

@@ -200,7 +200,7 @@ class Group:
         columns = self.columns
         for back, now in self._backs:
             self._put("lease", instance=back.instance, token=back.lease, now=_ALWAYS)
-            self._put("back", at=instant(now + back.delay_ms, 0), refund=int(back.refund))
+            self._put("back", at=instant(now + back.delay_ms, 0) if back.delay_ms else 0, refund=int(back.refund))
         self._backs = []
         mark = int8s([epoch, number if self.writes else 0, self.now, len(self.turns)])
         made: list[bytes | None] = [peer.encode(), mark]
