@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -29,6 +29,8 @@ _DEFAULTS = {
     "tcp_user_timeout": 30_000,
 }  # fmt: skip
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+LIMIT_S = 15.0  # for an answer of the server; beyond it leases would be lost anyhow
+_LOOK_S = 0.1
 
 
 class Address:
@@ -98,12 +100,38 @@ class Address:
         return pq.Ping(pq.PGconn.ping(make_conninfo(self.conninfo, connect_timeout=3).encode()))
 
 
-def _signing_in(password: Callable[[], str] | None, failed: Callable[[], None] | None) -> type[psycopg.Connection[Any]]:
+class Line(psycopg.Connection[Any]):
+    """A connection on which nobody waits for ever: where nothing comes for `limit_s`, it is closed.
+
+    TCP notices a host that is gone. A proxy that lives and whose server does not, or one that is paused, only time can tell.
+    """
+
+    limit_s = LIMIT_S
+
+    def wait(self, gen: Any, interval: float = _LOOK_S, *more: Any, **others: Any) -> Any:
+        return super().wait(self._within(gen), interval, *more, **others)
+
+    def _within(self, gen: Any) -> Generator[Any, Any, Any]:
+        """What `gen` gives; psycopg sends 0 whenever nothing came for `interval`."""
+        deadline = time.monotonic() + self.limit_s
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > deadline:
+                    self.close()
+                    raise psycopg.OperationalError(f"no answer within {self.limit_s:g} s, the connection was closed")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
+def _signing_in(password: Callable[[], str] | None, failed: Callable[[], None] | None) -> type[Line]:
     if password is None:
-        return psycopg.Connection
+        return Line
     ask, tell = password, failed or (lambda: None)
 
-    class SignedIn(psycopg.Connection[Any]):
+    class SignedIn(Line):
         """A connection made with the password of now; a pool makes its connections through this class too."""
 
         @classmethod
