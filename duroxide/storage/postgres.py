@@ -10,19 +10,20 @@ import contextlib
 import logging
 import os
 import secrets
+import selectors
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakSet
 
 import psycopg
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from duroxide.errors import ProviderError
-from duroxide.storage import postgres_schema
+from duroxide.storage import postgres_connect, postgres_schema
 from duroxide.storage.base import Loaded, Renewal, Renewed, Request, StoreError, Taken
 from duroxide.storage.postgres_admin import PostgresAdmin
-from duroxide.storage.postgres_connect import Address
+from duroxide.storage.postgres_connect import Address, Line
 from duroxide.storage.postgres_exchange_sql import channel, filled
 from duroxide.storage.postgres_signals import Heard, Signals
 from duroxide.storage.postgres_store import PostgresStore
@@ -35,6 +36,8 @@ LEAST_CONNECTIONS = 3  # one writes, one listens, one reads
 ACQUIRE_S = 30.0
 GRACE_S = 0.4  # an owner whose lock is free for so long is dead: a live one announces again at once
 AFTER_START_S = 5.0  # of the server: until then everybody has to come back first
+RECONNECT_S = 0.5  # how long the pool tries on by itself; its pauses would double and outlast an outage (20 s of it: 12 s more)
+ADMIN_LIMIT_S = 600.0
 FORKED = "was opened before this process was forked: open it in the child instead"
 
 
@@ -51,12 +54,14 @@ class PostgresNative(PostgresAdmin):
         self._ended = ""
         self._suspects: dict[str, float] = {}  # owners whose lock was found free, since when
         self._moved: tuple[float, int, str] = (0.0, 0, "")
+        self._acquire_s = acquire_s
         with contextlib.closing(address.first(acquire_s, **self._options)) as first:
+            first.limit_s = postgres_connect.UNLIMITED_S  # indexes on a big schema that is adopted
             postgres_schema.prepare(first, self.schema)
         readers = max(0, min(2, connections - LEAST_CONNECTIONS))
         self._pool = ConnectionPool(
             address.conninfo, connection_class=address.connection_class, kwargs=self._options, min_size=0, max_size=connections - 2 - readers,
-            timeout=acquire_s, open=True, name=f"duroxide-{self.peer}", check=None, max_idle=120.0,
+            open=True, name=f"duroxide-{self.peer}", check=_check, max_idle=120.0, reconnect_timeout=RECONNECT_S,
         )  # fmt: skip
         self._store = PostgresStore(self.connect, self._lend, self.sql, self.peer, readers=readers)
         self._signals = Signals(self.connect, self._store.sql, self.schema, channel(self.schema), self.peer)
@@ -71,17 +76,33 @@ class PostgresNative(PostgresAdmin):
         return self._address.connect(**self._options)
 
     @contextlib.contextmanager
-    def _lend(self) -> Iterator[Connection]:
-        """One of the pool, in autocommit; a broken one is not lent again."""
-        if self._ended:
-            raise ProviderError(f"the provider of schema '{self.schema}' {self._ended}")
-        with self._pool.connection() as connection:
+    def _lend(self, limit_s: float = postgres_connect.LIMIT_S) -> Iterator[Connection]:
+        """One of the pool, in autocommit, on which nobody waits longer than `limit_s`; a broken one is not lent again."""
+        connection = self._borrow()
+        connection.limit_s = limit_s
+        try:
             yield connection
+        finally:
+            self._pool.putconn(connection)
+
+    def _borrow(self) -> Line:
+        """Asked for again and again: each time the pool begins anew to connect, and its own pauses do not outlast an outage."""
+        deadline = time.monotonic() + self._acquire_s
+        while True:
+            if self._ended:
+                raise ProviderError(f"the provider of schema '{self.schema}' {self._ended}")
+            left = deadline - time.monotonic()
+            try:
+                return self._pool.getconn(max(0.0, min(left, 2 * RECONNECT_S)))
+            except PoolTimeout as error:
+                if left <= 2 * RECONNECT_S:
+                    text = f"pool timed out while waiting for an open connection: none in {self._acquire_s:g} s"
+                    raise psycopg.OperationalError(text) from error
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """One of the pool, in a transaction."""
-        with self._lend() as connection, connection.transaction():
+        with self._lend(ADMIN_LIMIT_S) as connection, connection.transaction():
             yield connection
 
     writing = reading
@@ -195,6 +216,17 @@ class PostgresNative(PostgresAdmin):
             return connection.execute(self._store.sql["session_sweep"], {"now": now}).rowcount
 
         return self._store._again("sweep_sessions", sweep)
+
+
+def _check(connection: psycopg.Connection[Any]) -> None:
+    """Before it is lent: one that the server has closed has something to read, and nothing else has. Costs no round trip."""
+    pgconn = connection.pgconn
+    with selectors.DefaultSelector() as looking:
+        looking.register(pgconn.socket, selectors.EVENT_READ)
+        if looking.select(0):
+            pgconn.consume_input()
+            if pgconn.status != psycopg.pq.ConnStatus.OK:
+                raise psycopg.OperationalError("the server closed the connection")
 
 
 def open_postgres(

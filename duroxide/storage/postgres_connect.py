@@ -30,6 +30,7 @@ _DEFAULTS = {
 }  # fmt: skip
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 LIMIT_S = 15.0  # for an answer of the server; beyond it leases would be lost anyhow
+UNLIMITED_S = float("inf")
 _LOOK_S = 0.1
 
 
@@ -67,11 +68,11 @@ class Address:
         """What to connect with, so that the server's lists show `name`, unless the user has chosen one."""
         return {} if self._named else {"application_name": name}
 
-    def connect(self, **options: Any) -> psycopg.Connection[Any]:
+    def connect(self, **options: Any) -> Line:
         """One new connection; psycopg.Error if there is none to be had now. `options` are psycopg's: autocommit, prepare_threshold."""
         return self.connection_class.connect(self.conninfo, **options)
 
-    def first(self, timeout_s: float, **options: Any) -> psycopg.Connection[Any]:
+    def first(self, timeout_s: float, **options: Any) -> Line:
         """One new connection, as soon as the server is there; ProviderError at once where waiting will not help, else after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         pause, answers = _FIRST_PAUSE_S, 0
@@ -106,7 +107,7 @@ class Line(psycopg.Connection[Any]):
     TCP notices a host that is gone. A proxy that lives and whose server does not, or one that is paused, only time can tell.
     """
 
-    limit_s = LIMIT_S
+    limit_s: float = LIMIT_S
 
     def wait(self, gen: Any, interval: float = _LOOK_S, *more: Any, **others: Any) -> Any:
         return super().wait(self._within(gen), interval, *more, **others)
