@@ -28,6 +28,7 @@ class Failing(MemoryStore):
         self.every = self.failed = 0
         self.lots = random.Random(5)
         self.retryable = True
+        self.defective = False  # what it raises is no StoreError
 
     def _due(self) -> bool:
         due = self.every > 0 and self.lots.randrange(self.every) == 0
@@ -36,6 +37,8 @@ class Failing(MemoryStore):
 
     def exchange(self, requests: list[Request]) -> list[Taken]:  # type: ignore[override]
         if self._due():
+            if self.defective:
+                raise KeyError("planted")
             raise StoreError("planted", operation="exchange", retryable=self.retryable)
         return super().exchange(requests)
 
@@ -64,16 +67,16 @@ def leaf(ctx: Any, n: int) -> Any:
     return (yield ctx.schedule_activity("echo", n))
 
 
-@pytest.mark.parametrize("retryable", [True, False])
+@pytest.mark.parametrize("kind", ["may pass", "is final", "is a defect"])
 @pytest.mark.parametrize("every", [2, 3, 7])
-def test_a_store_that_fails_now_and_then_loses_nothing(rig: Rig, every: int, retryable: bool) -> None:
-    rig.native.every, rig.native.retryable = every, retryable
+def test_a_store_that_fails_now_and_then_loses_nothing(rig: Rig, every: int, kind: str) -> None:
+    rig.native.every, rig.native.retryable, rig.native.defective = every, kind == "may pass", kind == "is a defect"
     rig.runtime(flow, leaf)
     state, started = rig.native._state, 0
 
     def start_more() -> None:
         nonlocal started
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError, KeyError):
             rig.client.start_orchestration(f"i{started}", "flow", started)
             started += 1
         rig.clock.skip(0.02)  # ten times as fast: leases last for half a second
@@ -181,3 +184,42 @@ INTERRUPTED = """
 def test_ctrl_c_ends_a_wait_and_the_program_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(tmp_path / "i.db")]
     assert subprocess.run(command, timeout=PATIENCE_S * 2).returncode == 0
+
+
+LONE = "a\ud800b"
+
+
+def child_of(ctx: Any, text: str) -> Any:
+    yield ctx.schedule_sub_orchestration_with_id("leaf", text, 1)
+
+
+def detaching(ctx: Any, text: str) -> Any:
+    yield ctx.start_orchestration("leaf", text, 1)
+
+
+def waiting(ctx: Any, text: str) -> Any:
+    yield ctx.race(ctx.wait_for_event(text), ctx.schedule_timer(1))
+
+
+def tagged(ctx: Any, text: str) -> Any:
+    yield ctx.race(ctx.schedule_activity("echo", 1).with_tag(text), ctx.schedule_timer(1))
+
+
+@pytest.mark.parametrize("program", [child_of, detaching, waiting, tagged], ids=lambda function: function.__name__)
+def test_text_that_no_store_can_hold_fails_its_instance_alone(rig: Rig, program: Any) -> None:
+    rig.runtime(program, flow, leaf)
+    failed = rig.run("bad", program.__name__, LONE)
+    assert failed.status == "Failed" and "text with a lone surrogate cannot be stored" in failed.error
+    assert rig.run("good", "flow", 1).status == "Completed"
+
+
+def test_a_nul_is_text_where_the_store_holds_it(rig: Rig) -> None:
+    def keeper(ctx: Any, text: str) -> Any:
+        ctx.set_kv_value(text, text)
+        ctx.set_custom_status(text)
+        yield ctx.schedule_timer(1)
+        return (yield ctx.schedule_sub_orchestration_with_id("leaf", text, text))
+
+    rig.runtime(keeper, leaf)
+    result = rig.run("i", "keeper", "a\0b")
+    assert (result.output, result.custom_status, rig.client.get_kv_value("i", "a\0b")) == ("a\0b", "a\0b", "a\0b")

@@ -47,12 +47,44 @@ cdef int record_commands(Execution execution) except -1:
 
 
 cdef bint within_limits(Execution execution, Leaf leaf) except -1:
-    if leaf.kind == ACTIVITY and leaf.tag is not None:
-        size = len(leaf.tag.encode())
-        if size > MAX_TAG_BYTES:
-            execution.violations.append((1, f"Activity '{leaf.name}' tag size ({size} bytes) exceeds limit ({MAX_TAG_BYTES} bytes)"))
-            return False
+    for text in (leaf.name, leaf.where, leaf.tag, leaf.input):
+        if text is not None and not (<str> text).isascii():
+            try:
+                (<str> text).encode()
+            except UnicodeEncodeError:
+                return violates(execution, leaf, "text with a lone surrogate")
+    if leaf.kind == ACTIVITY:
+        if leaf.tag is not None:
+            size = len(leaf.tag.encode())
+            if size > MAX_TAG_BYTES:
+                execution.violations.append(
+                    (1, f"Activity '{leaf.name}' tag size ({size} bytes) exceeds limit ({MAX_TAG_BYTES} bytes)")
+                )
+                return False
+            if "\0" in leaf.tag and not holds_nul(execution):
+                return violates(execution, leaf, "a tag with a NUL character")
+        if leaf.where is not None and "\0" in leaf.where and not holds_nul(execution):
+            return violates(execution, leaf, "a session id with a NUL character")
+    elif leaf.kind == CHILD or leaf.kind == DETACHED:
+        if (leaf.where is not None and "\0" in leaf.where or "\0" in leaf.name) and not holds_nul(execution):
+            return violates(execution, leaf, "an instance id or a name with a NUL character")
+    elif leaf.kind == STATUS:
+        if leaf.input is not None and "\0" in leaf.input and not holds_nul(execution):
+            return violates(execution, leaf, "a custom status with a NUL character")
+    elif leaf.kind == KV_SET or leaf.kind == KV_CLEAR:
+        if ("\0" in leaf.name or leaf.input is not None and "\0" in leaf.input) and not holds_nul(execution):
+            return violates(execution, leaf, "a value or a key with a NUL character")
     return True
+
+
+cdef bint holds_nul(Execution execution) except -1:
+    return getattr(execution.env, "holds_nul", True)
+
+
+cdef bint violates(Execution execution, Leaf leaf, str what) except -1:
+    """The instance fails at the end of this turn; the command gets no event, as nothing of it can be stored."""
+    execution.violations.append((4, f"{what} cannot be stored{'' if leaf.name is None else f' ({ascii(leaf.name)})'}"))
+    return False
 
 
 cdef int record(Execution execution, Leaf leaf) except -1:

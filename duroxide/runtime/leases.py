@@ -92,6 +92,7 @@ class Holdings:
         self.results: list[WorkDone] = []
         self.backs: list[WorkBack] = []
         self.releases: list[Lease] = []
+        self.refused: list[TurnBack] = []
         self._arrived: dict[str, list[ClaimedTurn]] = {}
         self.poke: Callable[[], None] = lambda: None
 
@@ -258,13 +259,14 @@ class Holdings:
 
     def owed(self) -> tuple[list[WorkDone], list[WorkBack], list[TurnBack], list[Lease]]:
         """What the next exchange must hand in beside turns."""
-        if not (self.results or self.backs or self.releases):
+        if not (self.results or self.backs or self.releases or self.refused):
             return [], [], [], []
         with self.lock:
             results, self.results = self.results, []
             backs, self.backs = self.backs, []
             releases, self.releases = self.releases, []
-        return results, backs, [TurnBack(lease.token, lease.instance, 0, True) for lease in releases], releases
+            refused, self.refused = self.refused, []
+        return results, backs, refused + [TurnBack(lease.token, lease.instance, 0, True) for lease in releases], releases
 
 
 class Keeper(threading.Thread):

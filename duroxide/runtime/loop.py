@@ -23,6 +23,7 @@ log = logging.getLogger("duroxide.runtime")
 
 TURNS = 48  # of one exchange: larger groups cost latency and gain nothing (bench_exchange)
 IDLE_S = 5.0  # an idle loop looks by itself at the latest then
+REFUSED_MS = 100  # before an instance comes again whose turn the store refused
 RETRIES_S = (0.01, 0.02, 0.04, 0.08, 0.16)  # of a commit that the store could not do
 
 
@@ -152,6 +153,9 @@ class Loop(threading.Thread):
                     raise
                 engine.count("provider_errors")
                 engine.clock.wait(engine.stopping, delay)
+            except BaseException:  # a defect of the store: what was run must not stay ours for ever
+                self._forget(done, ran)
+                raise
         raise AssertionError("unreachable")
 
     def _forget(self, done: Done | None, ran: list[tuple[Lease, Ran]]) -> None:
@@ -227,8 +231,11 @@ class Loop(threading.Thread):
             outcome.execution.close()
             self.engine.cache.forget(lease.instance)
         holdings.lost(lease)
-        with holdings.lock:  # it may be ours all the same: only a result that it had was not
-            holdings.releases.append(Lease(lease.instance, lease.token, None, None))
+        with holdings.lock:
+            if code == LOST:  # it may be ours all the same: only a result that it had was not
+                holdings.releases.append(Lease(lease.instance, lease.token, None, None))
+            else:  # the attempt counts: what is refused each time is poison in the end
+                holdings.refused.append(TurnBack(lease.token, lease.instance, REFUSED_MS, False))
 
     def _take(self, taken: Taken) -> None:
         """New turns and new work."""

@@ -41,6 +41,7 @@ class Engine:
         value = options.effective
         self.wrapper = wrapper
         self.provider: Provider = wrapper._native
+        self.holds_nul: bool = getattr(self.provider, "holds_nul", True)
         self.registry = registry
         self.clock = clock
         self.queue = Queue.of(self.provider)

@@ -45,6 +45,7 @@ class PostgresNative(PostgresAdmin):
     """One schema: the verbs of the store, the admin calls, liveness. Threads may share it."""
 
     name = "postgres"
+    holds_nul = False
 
     def __init__(self, address: Address, schema: str, connections: int, acquire_s: float) -> None:
         self.schema = postgres_schema.folded(schema)
@@ -76,10 +77,10 @@ class PostgresNative(PostgresAdmin):
         return self._address.connect(**self._options)
 
     @contextlib.contextmanager
-    def _lend(self, limit_s: float = postgres_connect.LIMIT_S) -> Iterator[Connection]:
+    def _lend(self, limit_s: float | None = None) -> Iterator[Connection]:
         """One of the pool, in autocommit, on which nobody waits longer than `limit_s`; a broken one is not lent again."""
         connection = self._borrow()
-        connection.limit_s = limit_s
+        connection.limit_s = Line.limit_s if limit_s is None else limit_s
         try:
             yield connection
         finally:

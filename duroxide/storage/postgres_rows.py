@@ -147,7 +147,7 @@ class Group:
             columns["p_event_id"].append(id)
             columns["p_event_text"].append(text)
         if turn.status is not None:
-            self._put("end", turn=n, instance=instance, execution=turn.execution_id, status=turn.status, output=turn.output)
+            self._put("end", turn=n, instance=instance, execution=turn.execution_id, status=turn.status, output=_plain(turn.output))
         if turn.kv:
             self._values(n, turn)
         for work in turn.work:
@@ -282,6 +282,11 @@ def lost(requests: Sequence[Request]) -> list[Taken]:
             taken.work_back_codes = [OK] * len(request.done.work_backs)
         answers.append(taken)
     return answers
+
+
+def _plain(output: str | None) -> str | None:
+    """What code raised may have a NUL character, and is to be read nevertheless; results are JSON and have none."""
+    return output.replace("\0", "\\u0000") if output is not None and "\0" in output else output
 
 
 __all__ = ["NUMBERS", "PARKED", "REFUSED", "Group", "Repeats", "Unstorable", "instant", "lost"]
