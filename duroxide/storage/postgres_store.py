@@ -21,7 +21,7 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, Format
 
-from duroxide.storage.base import REFUSED, Done, Loaded, Renewal, Renewed, Request, StoreError, Taken, TurnDone
+from duroxide.storage.base import LOST, REFUSED, Done, Loaded, Renewal, Renewed, Request, StoreError, Taken, TurnDone
 from duroxide.storage.postgres_apply_sql import PARAMETERS
 from duroxide.storage.postgres_errors import retryable
 from duroxide.storage.postgres_exchange_sql import CALL, FENCED, LOAD_CALL
@@ -246,12 +246,16 @@ class PostgresStore:
                     answer = step(turns=[turn])
                 taken.turn_codes += answer.turn_codes
                 taken.held += answer.held
+                continue
+            except Repeats:  # two results of one row: at most one is still ours
+                code = LOST
             except (psycopg.Error, Unstorable) as error:
                 if not _refused(error):
                     raise
                 log.warning("exchange: the tables refuse a turn of '%s': %s", turn.instance, text_of(error))
-                taken.turn_codes.append(REFUSED)
-                taken.held.append([])
+                code = REFUSED
+            taken.turn_codes.append(code)
+            taken.held.append([])
         for back in done.turn_backs:
             taken.turn_back_codes += step(turn_backs=[back]).turn_back_codes
         for work in done.work:

@@ -96,3 +96,18 @@ def commit_after_the_lease_ended_is_refused(w: World) -> None:
     claim = w.claim_one()
     w.later(LEASE_MS)
     assert w.commit(w.turn(claim)) == [LOST] and not w.known("i")
+
+
+@case()
+def turn_with_two_results_of_one_row_is_lost(w: World) -> None:
+    """A row that was taken twice, the second time after its lease had ended: one of the two results is stale."""
+    w.born("i", work=[work("i")])
+    first = w.take_one(work_lease_ms=100)
+    w.later(100)
+    second = w.take_one()
+    assert first.row_id == second.row_id and first.token != second.token
+    w.send("i")
+    claim = w.claim_one()
+    both = [(first.row_id, first.token), (second.row_id, second.token)]
+    assert w.commit(w.turn(claim, acks=both)) == [LOST] and w.events("i") == [1]
+    assert w.commit(w.turn(claim, acks=[(second.row_id, second.token)])) == [OK] and not w.take("b")
