@@ -17,7 +17,7 @@ import duroxide
 from duroxide.storage.postgres import PostgresNative, open_postgres
 from postgres_server import Server
 
-PATIENCE_S = 40.0
+PATIENCE_S = 90.0
 COMPLETIONS = ("ActivityCompleted", "TimerFired", "SubOrchestrationCompleted")
 
 
