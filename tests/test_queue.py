@@ -17,7 +17,7 @@ import pytest
 
 from duroxide.storage import _queue
 from duroxide.storage._queue import Queue
-from duroxide.storage.base import Appetite, ClaimedTurn, Done, Request, StoreError, Taken, TurnDone
+from duroxide.storage.base import AnswerLost, Appetite, ClaimedTurn, Done, Request, StoreError, Taken, TurnDone
 from duroxide.storage.memory import MemoryStore
 
 PATIENCE_S = 20.0
@@ -185,6 +185,34 @@ def test_a_store_that_answers_nonsense_is_an_error_and_is_not_asked_again(store:
 
 
 # ── sleeping appetites ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_group_whose_answer_is_lost_is_not_handed_in_again(store: Store, queue: Queue) -> None:
+    """It was written: asking for each by itself would deliver twice."""
+    exchange = store.exchange
+
+    def losing(requests: list[Request]) -> list[Taken]:
+        exchange(requests)
+        raise AnswerLost("exchange: written, but the answer is lost")
+
+    store.exchange = losing  # type: ignore[method-assign]
+    store.gate.clear()
+    first, _ = in_thread(lambda: send(queue, "a"))
+    assert store.entered.acquire(timeout=PATIENCE_S)
+    lost: list[AnswerLost] = []
+
+    def sending(n: int) -> None:
+        try:
+            send(queue, f"b{n}")
+        except AnswerLost as error:
+            lost.append(error)
+
+    others = [in_thread(lambda n=n: sending(n))[0] for n in range(3)]  # type: ignore[misc]
+    time.sleep(0.05)
+    store.gate.set()
+    for thread in (first, *others):
+        thread.join(PATIENCE_S)
+    assert store.groups == [1, 3] and len(lost) == 3
 
 
 def test_a_take_without_patience_returns_at_once(store: Store, queue: Queue) -> None:
@@ -452,7 +480,7 @@ import os, sys, threading
 from duroxide.client import Client
 from duroxide.storage._queue import Queue
 from duroxide.storage.memory import MemoryStore
-from duroxide.storage.base import Appetite, Done, Request, StoreError
+from duroxide.storage.base import AnswerLost, Appetite, Done, Request, StoreError
 inherited = Client(MemoryStore())
 inherited.start_orchestration("i", "o")
 def child():

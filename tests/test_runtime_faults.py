@@ -16,6 +16,7 @@ import pytest
 from runtime_rig import PATIENCE_S, Rig, until
 
 from duroxide.errors import ProviderError
+from duroxide.runtime.loop import Loop
 from duroxide.storage.base import Loaded, Request, StoreError, Taken
 from duroxide.storage.memory import MemoryStore
 
@@ -116,6 +117,34 @@ def test_a_value_that_the_store_cannot_read_now_is_read_later(rig: Rig, monkeypa
     rig.client.start_orchestration("reader", "reader")
     until(lambda: not failures, lambda: rig.clock.skip(0.02))
     assert rig.wait("reader").output == "v"
+
+
+@pytest.mark.parametrize("step", ["_outbox", "_exchange", "_settle", "_committed"])
+def test_an_unexpected_error_in_a_turn_thread_keeps_no_instance(rig: Rig, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Before the commit or after it: the instances at hand are given back, and come again."""
+    real, failures = getattr(Loop, step), [1, 4, 5, 9]
+    calls = 0
+
+    def failing(self: Loop, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls in failures:
+            raise MemoryError("planted")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Loop, step, failing)
+    runtime = rig.runtime(flow, leaf)
+    for n in range(6):
+        rig.client.start_orchestration(f"i{n}", "flow", n)
+    state = rig.native._state
+
+    def completed(instance: str) -> bool:
+        return instance in state.instances and state.instances[instance].executions[1].status == "Completed"
+
+    until(lambda: all(completed(f"i{n}") for n in range(6)), lambda: rig.clock.skip(0.02))
+    assert calls >= 4 and runtime._engine._reserved == 0
+    for n in range(6):
+        assert rig.wait(f"i{n}").output == [6, n]
 
 
 def test_signals_to_nobody_stop_nobody(rig: Rig) -> None:

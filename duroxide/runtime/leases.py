@@ -28,9 +28,9 @@ SOON_S = 0.25  # after a renewal that the store could not do
 
 class Lease:
     """One leased instance. `in_flight` counts the held activities whose results come straight into `results`; `consumed` are
-    those that the running turn has taken: until it is committed nobody else has them."""
+    those that the running turn has taken: until it is committed nobody else has them; `reserved`: how many activities it will hold."""
 
-    __slots__ = ("claim", "consumed", "execution", "in_flight", "instance", "messages", "results", "state", "token")
+    __slots__ = ("claim", "consumed", "execution", "in_flight", "instance", "messages", "reserved", "results", "state", "token")
 
     def __init__(self, instance: str, token: str, claim: ClaimedTurn | None, execution: Execution | None) -> None:
         self.instance = instance
@@ -40,7 +40,7 @@ class Lease:
         self.messages: list[tuple[int, str, int]] = []
         self.results: list[WorkResult] = []
         self.consumed: list[WorkResult] = []
-        self.in_flight = 0
+        self.in_flight = self.reserved = 0
         self.state = IDLE
 
 

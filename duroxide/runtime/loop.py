@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from duroxide.engine._replay import Ran, needs_load, run_turn
 from duroxide.engine._turn import Turn
 from duroxide.events import VERSIONS
-from duroxide.runtime.leases import Job, Lease
+from duroxide.runtime.leases import RUNNING, Job, Lease
 from duroxide.storage.base import LOST, OK, Appetite, ClaimedWork, Done, StoreError, Taken, TurnBack, TurnDone, WorkBack
 
 if TYPE_CHECKING:
@@ -55,9 +55,18 @@ class Loop(threading.Thread):
 
     def step(self) -> None:
         """Run what is ready, hand it in, take more; sleeps in the queue when there is nothing."""
+        running = self.engine.holdings.next_ready(TURNS)
+        try:
+            self._step(running)
+        except BaseException:  # no memory, say, or a defect of ours
+            for lease in running:
+                self._abandon(lease)
+            raise
+
+    def _step(self, running: list[Lease]) -> None:
         engine, holdings = self.engine, self.engine.holdings
         ran: list[tuple[Lease, Ran]] = []
-        for lease in holdings.next_ready(TURNS):
+        for lease in running:
             self._turn(lease, ran)
         done, releases = self._outbox(ran)
         if done is None and not holdings.ready:
@@ -71,6 +80,21 @@ class Loop(threading.Thread):
                     engine.cache.put(lease.execution)
         if taken is not None:
             self._take(taken)
+
+    def _abandon(self, lease: Lease) -> None:
+        """Nobody knows how far its turn came: it is given back, and the store says what became of it."""
+        holdings = self.engine.holdings
+        self._unreserve(lease)
+        if lease.state == RUNNING and holdings.leases.get(lease.instance) is lease:
+            holdings.lost(lease)
+            with holdings.lock:
+                holdings.releases.append(Lease(lease.instance, lease.token, None, None))
+
+    def _unreserve(self, lease: Lease) -> None:
+        """What its turn was to hold is held now, or never will be."""
+        reserved, lease.reserved = lease.reserved, 0
+        if reserved:
+            self.engine.reserve(-reserved)
 
     # ── before the exchange ──────────────────────────────────────────────────────────────────────────────────
 
@@ -126,6 +150,7 @@ class Loop(threading.Thread):
                     work.lease = engine.token()
                     lease.in_flight += 1
                     room -= 1
+                    lease.reserved += 1
                     engine.reserve(1)
         turn.keep = turn.status is None and (lease.in_flight > 0 or bool(lease.messages or lease.results))
 
@@ -162,8 +187,7 @@ class Loop(threading.Thread):
         holdings = self.engine.holdings
         backs = [] if done is None else done.turn_backs + [TurnBack(t.lease, t.instance, 0, True) for t in done.turns]
         for lease, outcome in ran:
-            if outcome.done is not None:
-                self.engine.reserve(-sum(work.lease is not None for work in outcome.done.work))
+            self._unreserve(lease)
             if outcome.execution is not None:
                 outcome.execution.close()
                 self.engine.cache.forget(lease.instance)
@@ -180,20 +204,22 @@ class Loop(threading.Thread):
         """What the commit codes mean for leases, jobs and live executions."""
         jobs: list[Job] = []
         index = 0
-        for lease, outcome in ran:
-            turn = outcome.done
-            if turn is None:
-                self.engine.holdings.ran(lease, False)
-                continue
-            code, held = taken.turn_codes[index], taken.held[index]
-            index += 1
-            self.engine.reserve(-sum(work.lease is not None for work in turn.work))
-            if code == OK:
-                self._committed(lease, outcome, turn, held, jobs)
-            else:
-                self._refused(lease, outcome, turn, code)
-        if jobs:
-            self.engine.workers.add(jobs)
+        try:
+            for lease, outcome in ran:
+                turn = outcome.done
+                if turn is None:
+                    self.engine.holdings.ran(lease, False)
+                    continue
+                code, held = taken.turn_codes[index], taken.held[index]
+                index += 1
+                self._unreserve(lease)
+                if code == OK:
+                    self._committed(lease, outcome, turn, held, jobs)
+                else:
+                    self._refused(lease, outcome, turn, code)
+        finally:  # what is held is renewed until it has run
+            if jobs:
+                self.engine.workers.add(jobs)
 
     def _committed(self, lease: Lease, outcome: Ran, turn: TurnDone, held: list[int], jobs: list[Job]) -> None:
         engine, holdings = self.engine, self.engine.holdings
@@ -213,8 +239,8 @@ class Loop(threading.Thread):
                 job.name, job.input, job.lease = work.name, work.input, lease
                 new.append(job)
         if new:
-            holdings.hold(new)
             jobs += new
+            holdings.hold(new)
         lease.execution = execution
         if not holdings.ran(lease, turn.keep) and execution is not None:
             lease.execution = None

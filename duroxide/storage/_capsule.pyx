@@ -13,7 +13,7 @@ from libc.string cimport memset
 
 from duroxide.storage._abi cimport *
 from duroxide.storage._rows cimport get_ids, get_loaded, get_taken, put, put_appetite, put_done, put_lease_keys, put_work_keys, room
-from duroxide.storage.base import Renewed, StoreError
+from duroxide.storage.base import AnswerLost, Renewed, StoreError
 
 
 cdef class CapsuleStore:
@@ -88,8 +88,12 @@ cdef class CapsuleStore:
                 code = self.store.exchange(self.store.self, rows, n, &out, &error)
             if code != DX_OK:
                 out.memory = NULL  # a verb that failed left nothing to release
-            self.check(code, &error)
-            return [get_taken(&out.taken[i], rows[i].done) for i in range(n)]
+                self.check(code, &error)
+            try:
+                self.check(code, &error)
+                return [get_taken(&out.taken[i], rows[i].done) for i in range(n)]
+            except Exception as lost:
+                raise AnswerLost(f"exchange: written, but the answer is lost: {type(lost).__name__} {lost}") from lost
         finally:
             self.leave(&arena, out.memory)
 

@@ -11,7 +11,7 @@ from _thread import allocate_lock, get_ident
 from time import monotonic, sleep, time_ns
 from weakref import WeakValueDictionary, ref
 
-from duroxide.storage.base import OK, Request, StoreError, Taken
+from duroxide.storage.base import OK, AnswerLost, Request, StoreError, Taken
 
 cdef enum:
     MAX_REQUESTS = 256
@@ -386,7 +386,7 @@ cdef class Queue:
         try:
             return self.checked(self.store.exchange(requests), len(group))
         except Exception as error:
-            if len(group) == 1 or getattr(error, "retryable", False):
+            if len(group) == 1 or getattr(error, "retryable", False) or isinstance(error, AnswerLost):
                 return [error] * len(group)
         answers = []
         for request in requests:  # one of them spoilt the group: only its caller shall know

@@ -389,6 +389,13 @@ class StoreError(RuntimeError):
         self.retryable = retryable
 
 
+class AnswerLost(StoreError):
+    """The group *was* written, and what it was answered is lost (there was no memory for it, say): nobody may hand it in again."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, operation="exchange")
+
+
 class Store(Protocol):
     """The hot verbs. Thread-safe; each call is one transaction. A C store reaches these through `duroxide.store_v1`."""
 
