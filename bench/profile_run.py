@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -16,11 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workloads import WORKLOADS, Bench
 
 import duroxide
 from duroxide.runtime import loop, workers
 from duroxide.storage.sqlite import open_sqlite
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "workloads"))
+import program
+from run import WORKLOADS
 
 Mark = tuple[float, str, int]  # when, what, the thread
 
@@ -137,14 +141,15 @@ def main() -> None:
     observe(marks)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=given.directory) as directory:
         store = Observed(open_sqlite(str(Path(directory) / "bench.db"), synchronous=given.synchronous), marks)
-        bench = Bench(duroxide.SqliteProvider(store))
+        program.provider_of = lambda target, **options: duroxide.SqliteProvider(store)
+        bench = program.Bench("observed")
         began = time.perf_counter()
         print(WORKLOADS[given.workload](bench, given.size))
         seconds = time.perf_counter() - began
         tell_threads(seconds)
         bench.runtime.shutdown(200)
     tell_groups(store.groups, seconds)
-    if given.workload == "latency":
+    if given.workload == "instance":
         tell_way(marks.all)
 
 

@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 
 import duroxide
-from duroxide.context import OrchestrationContext
+from bench.parts import Cold, Live
 from duroxide.engine._codec import dumps, loads
-from duroxide.engine._replay import needs_load, run_turn
-from duroxide.engine._turn import Turn, WorkResult
 from duroxide.storage._queue import Queue
-from duroxide.storage.base import Appetite, ClaimedTurn, Done, Loaded, Request
+from duroxide.storage.base import Appetite, Done, Request
 from duroxide.storage.memory import MemoryStore
 from duroxide.storage.sqlite import open_sqlite
 from duroxide.testing import World
@@ -60,73 +58,32 @@ def test_loads(benchmark: Any, codec: str, value: str) -> None:
 # ── engine ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Environment:
-    """One orchestration: a chain of activities without an end."""
-
-    max_attempts = 10
-
-    @staticmethod
-    def chain(ctx: Any, _: Any) -> Any:
-        while True:
-            yield ctx.schedule_activity("echo", 1)
-
-    def resolve(self, name: str, version: str | None) -> tuple[str, Callable[..., Any]]:
-        return "1.0.0", self.chain
-
-    def context(self, execution: Any) -> OrchestrationContext:
-        return OrchestrationContext(execution)
-
-
-def history(steps: int) -> tuple[list[tuple[int, str]], Any]:
-    """The events of a chain with `steps` finished steps, and its live execution."""
-    env, events = Environment(), []
-    start = '{"StartOrchestration":{"instance":"i","orchestration":"chain","input":"null","version":null}}'
-    ran = run_turn(Turn(ClaimedTurn("i", "t", [(1, start, 1)], 1, 0, 0, None, None, None), "i", "t"), None, env, 1_000)
-    while True:
-        events += [(id, text) for id, _, text in ran.done.events]
-        if len(events) > 2 * steps:
-            return events, ran.execution
-        turn = Turn(None, "i", "t", ran.execution)
-        turn.results.append(WorkResult("i", 1, events[-1][0], True, "1", 1, "w"))
-        ran = run_turn(turn, None, env, 1_000)
-
-
 def test_turn_of_a_live_execution(benchmark: Any) -> None:
     """A result in, the next activity out: what one step of a chain costs the engine."""
-    env = Environment()
-    events, execution = history(10)
-    last = [events[-1][0]]
-
-    def step() -> None:
-        turn = Turn(None, "i", "t", execution)
-        turn.results.append(WorkResult("i", 1, last[0], True, "1", 1, "w"))
-        last[0] = run_turn(turn, None, env, 1_000).done.events[-1][0]
-
-    benchmark(step)
+    benchmark(Live().step)
 
 
 @pytest.mark.parametrize("steps", [50, 500, 5_000])
-def test_turn_from_history(benchmark: Any, steps: int) -> None:
+def test_replay_per_event(benchmark: Any, steps: int) -> None:
     """A cold turn: history decoded and replayed, 2 events a step."""
-    env = Environment()
-    events, _ = history(steps)
-    message = f'{{"ActivityCompleted":{{"instance":"i","execution_id":1,"id":{events[-1][0]},"result":"1"}}}}'
-    loaded = Loaded("i", 1, "chain", "1.0.0", "Running", None, None, None, 0, events, {}, {})
+    cold = Cold(steps)
+    benchmark(cold.replay)
+    benchmark.extra_info["events"] = len(cold.events)
+    benchmark.extra_info["us per event"] = benchmark.stats.stats.median / len(cold.events) * 1e6
 
-    def replay() -> None:
-        claim = ClaimedTurn("i", "t", [(1, message, 1)], 1, 1, events[-1][0], "chain", "1.0.0", "Running")
-        turn = Turn(claim, "i", "t")
-        assert needs_load(turn)
-        run_turn(turn, loaded, env, 1_000).execution.close()
 
-    benchmark(replay)
-    benchmark.extra_info["events"] = len(events)
+@pytest.mark.parametrize("width", [100, 1_000])
+def test_matching(benchmark: Any, width: int) -> None:
+    """One `all` of as many activities against its stored events, no result among them: decoding and matching alone."""
+    cold = Cold(0, width)
+    benchmark(cold.replay)
+    benchmark.extra_info["us per event"] = benchmark.stats.stats.median / len(cold.events) * 1e6
 
 
 # ── stores ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("size", [1, 16, 64])
+@pytest.mark.parametrize("size", [1, 4, 16, 48, 128, 256])
 def test_exchange_of_finished_turns(benchmark: Any, world: World, size: int) -> None:
     """Each turn consumes a message, appends two events and schedules an activity; `size` of them are one transaction."""
     numbers = itertools.count()
@@ -137,8 +94,8 @@ def test_exchange_of_finished_turns(benchmark: Any, world: World, size: int) -> 
         claims = world.claim("bench", turns=size)
         return ([world.turn(claim, events=2, work=[work(claim.instance)], status="Completed") for claim in claims],), {}
 
-    benchmark.pedantic(lambda turns: world.commit(*turns), setup=started, rounds=60)
-    benchmark.extra_info["turns"] = size
+    benchmark.pedantic(lambda turns: world.commit(*turns), setup=started, rounds=max(10, 240 // size))
+    benchmark.extra_info["us per turn"] = benchmark.stats.stats.median / size * 1e6
 
 
 @pytest.mark.parametrize("depth", [100, 10_000])

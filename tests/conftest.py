@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import postgres_server
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # for `bench`; at the end, so that an installed package is the one that is tested
 
 
 @pytest.fixture(scope="session")
