@@ -67,13 +67,13 @@ def main() -> None:
     given = arguments()
     asked = [case for case in cases(given.full or bool(given.cases)) if not given.cases or case.name in given.cases]
     sides = {side for side in SIDES if side.split(",")[0] in given.sides.split(",")}
-    pythons = environments.pythons(dict(p.split("=", 1) for p in given.python), sides | {OURS})
-    servers = {"server": p.split("=", 1)[1] for p in given.python if p.startswith("server=")}
+    there = dict(entry.split("=", 1) for entry in given.python)
+    pythons = environments.pythons(there, sides | {OURS})
     rounds = 1 if given.quick else given.rounds
     record = Record(given.record, given.resume)
     began = time.monotonic()
     needs_server = any(case.table == "postgres" for case in asked)
-    with environments.server(servers, pythons[OURS]) if needs_server else environments.no_server() as url:
+    with environments.server(there, pythons[OURS]) if needs_server else environments.no_server() as url:
         if not record.about or not given.resume:
             record.describe(about(pythons[OURS], url, rounds))
         machine = Machine(pythons, url, given.directory)

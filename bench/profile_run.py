@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 import duroxide
 from duroxide.runtime import loop, workers
 from duroxide.storage.sqlite import open_sqlite

@@ -102,7 +102,7 @@ def ceiling_table(record: Record) -> list[str]:
         return []
     groups = sorted({int(key.split("@")[1]) for _, ceilings in found for key in ceilings})
     rows = [
-        (f"{text}: {what}", *(number(ceilings[f"{key}@{group}"]) for group in groups))
+        (f"{text}: {what}", *(number(ceilings[at]) if (at := f"{key}@{group}") in ceilings else NONE for group in groups))
         for text, ceilings in found
         for key, what in (("step", "a step's rows"), ("start", "a start's row"))
     ]

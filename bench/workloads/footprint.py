@@ -10,7 +10,6 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # dbos takes two of these workloads, and has no program of ours
