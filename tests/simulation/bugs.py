@@ -80,6 +80,7 @@ def keeps_the_execution_of_a_lost_turn(world: World) -> Names:
     def refused(self: Any, lease: Any, outcome: Any, turn: TurnDone, code: int) -> None:
         self.engine.holdings.lost(lease)
         if outcome.execution is not None:
+            self.engine.cache.expect(lease.instance)
             self.engine.cache.put(outcome.execution)
 
     return [(loop.Loop, "_refused", refused), *trusts_a_stale_cache(world)]
