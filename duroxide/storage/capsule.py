@@ -19,6 +19,8 @@ class CapsuleProvider:
     `duroxide.storage.base.Provider`, such as `instances` or `reclaim`); a call that neither has raises ProviderError.
     """
 
+    holds_nul = True
+
     def __init__(self, capsule: object, name: str = "capsule", admin: Any = None) -> None:
         store = CapsuleStore(capsule)
         self.exchange, self.load, self.renew, self.close = store.exchange, store.load, store.renew, store.close
