@@ -39,7 +39,7 @@ class Cache:
 
     def put(self, execution: Execution) -> None:
         """Keep it live if it is expected, else close it; others may be closed for it. Replaces an older one of the same instance."""
-        closing = []
+        closing: list[Execution] = []
         with self._lock:
             if execution.instance in self._expected:
                 self._expected.remove(execution.instance)
@@ -50,6 +50,7 @@ class Cache:
             closed.close()
 
     def _keep(self, execution: Execution, closing: list[Execution]) -> None:
+        """Under the lock; `closing` gets what leaves for it."""
         old = self._held.pop(execution.instance, None)
         if old is not None:
             self._bytes -= old[1]
