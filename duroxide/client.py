@@ -84,7 +84,7 @@ class Client:
 
         All or none: an argument that is refused, or a store that fails, starts nothing.
         """
-        messages = [_start(*start) for start in starts]
+        messages = [_start(*_arguments_of(index, start)) for index, start in enumerate(starts)]
         if messages:
             self._send(messages)
 
@@ -307,6 +307,12 @@ class Client:
                 which.instance_ids, which.completed_before, _limit(which.limit), _keep_last(chosen), chosen.completed_before
             )
         )
+
+
+def _arguments_of(index: int, start: object) -> tuple[Any, ...]:
+    if not isinstance(start, (tuple, list)) or not 2 <= len(start) <= 4:
+        raise TypeError(f"start {index} is {start!r:.200}, expected (instance_id, name[, input[, version]])")
+    return tuple(start)
 
 
 def _start(instance_id: Any, name: Any, input: Any = None, version: Any = None) -> tuple[str, str, int]:

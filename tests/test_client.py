@@ -133,6 +133,9 @@ class TestSending:
             client.start_orchestrations([("d", "o"), ("sub::x", "o")])
         with pytest.raises(TypeError, match="argument 'orchestration_name'"):
             client.start_orchestrations((name, 5) for name in "ef")
+        for odd in (("g",), "go", ("g", "o", 1, "1.0.0", 2), None):
+            with pytest.raises(TypeError, match=r"^start 1 is .*, expected \(instance_id, name\[, input\[, version\]\]\)$"):
+                client.start_orchestrations([("d", "o"), odd])
         del store.exchange
         assert sorted(world.messages()) == ["a", "b", "c"]
 
