@@ -7,6 +7,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("DUROXIDE_DEBUG") == "1"
+SANITIZE = os.environ.get("DUROXIDE_SANITIZE") == "1"  # AddressSanitizer and UndefinedBehaviorSanitizer: see tests/memory
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-O1", "-g"]
 WINDOWS = os.name == "nt"
 HEADERS = sorted(str(p) for p in Path("csrc").glob("*.h"))
 
@@ -17,13 +19,15 @@ def extension(path: Path) -> Extension:
         flags = ["/Od", "/Zi"] if DEBUG else ["/O2", "/DNDEBUG"]
     else:
         flags = ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O2", "-g0", "-DNDEBUG"]
-        flags += ["-std=c11", "-fvisibility=hidden"]
+        flags += ["-std=c11", "-fvisibility=hidden"] + (SANITIZERS if SANITIZE else [])
     return Extension(
         ".".join(path.with_suffix("").parts),
         [str(path), *map(str, c_sources)],
         include_dirs=["csrc"],
         depends=HEADERS,
+        define_macros=[("DX_ALONE", "1")] if DEBUG or SANITIZE else [],
         extra_compile_args=flags,
+        extra_link_args=SANITIZERS if SANITIZE else [],
     )
 
 

@@ -10,7 +10,11 @@
 typedef struct dx_block { struct dx_block *before; size_t size, used; } dx_block;
 typedef struct { dx_block *last; } dx_arena; /* starts as {NULL} */
 
+#ifdef DX_ALONE /* each allocation a block of its own, to the byte, so that sanitizers and valgrind see where it ends */
+enum { DX_ALIGN = 1, DX_FIRST_BLOCK = 0, DX_LARGEST_BLOCK = 0 };
+#else
 enum { DX_ALIGN = 16, DX_FIRST_BLOCK = 8 << 10, DX_LARGEST_BLOCK = 1 << 20 };
+#endif
 
 static inline size_t dx_round(size_t n)
 {
