@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import traceback
 from collections.abc import Callable, Generator
 from types import GeneratorType
 from typing import Any
@@ -47,6 +46,8 @@ def _reported(step: Callable[[Any], dict[str, Any]], payload_json: str) -> str:
     try:
         return json.dumps(step(json.loads(payload_json)))
     except Exception:
+        import traceback
+
         return json.dumps({"status": "error", "message": traceback.format_exc()})
 
 

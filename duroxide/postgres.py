@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from . import arguments
 from .errors import ProviderError
@@ -118,6 +117,8 @@ class PostgresProvider:
             None if refresh is None else refresh / 1_000,
         )
         tokens.password()  # what does not work at all is said at once
+        from urllib.parse import quote
+
         url = f"postgresql://{quote(user, safe='')}@{quote(host, safe=':[],')}:{port}/{quote(database, safe='')}"
         if "PGSSLMODE" not in os.environ:
             url += "?sslmode=require"

@@ -20,6 +20,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.errors": (),
     "duroxide.events": ("duroxide.errors",),
     "duroxide.runtime.clock": (),
+    "duroxide.logs": (),
     # the engine: pure
     "duroxide.engine": ("duroxide.errors", "duroxide.events", "duroxide.engine.*", "duroxide.storage.base"),
     # stores: a backend knows no other backend and no runtime
@@ -38,7 +39,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.storage.memory*": ("duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.memory*"),
     "duroxide.storage.sqlite": (
         "duroxide.arguments", "duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.liveness",
-        "duroxide.storage.sqlite*", "duroxide.storage._sqlite", "duroxide.storage._capsule",
+        "duroxide.storage.sqlite*", "duroxide.storage._sqlite", "duroxide.storage._capsule", "duroxide.logs",
     ),
     "duroxide.storage.sqlite_*": (
         "duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.liveness", "duroxide.storage.sqlite_*",
@@ -49,7 +50,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.storage.postgres*": ("duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.postgres*", "duroxide.storage._postgres"),
     # what users hold: no backend, no engine
     "duroxide.arguments": ("duroxide.errors",),
-    "duroxide.tracing": ("duroxide.errors", "duroxide.arguments", "duroxide.context", "duroxide.options"),  # the last two: types only
+    "duroxide.trace_lines": (),
+    "duroxide.tracing": ("duroxide.arguments", "duroxide.logs", "duroxide.trace_lines", "duroxide.context", "duroxide.options"),  # the last two: types only
     "duroxide.results": ("duroxide.errors", "duroxide.arguments", "duroxide.events"),
     "duroxide.options": ("duroxide.errors", "duroxide.arguments", "duroxide.registry", "duroxide.results"),
     "duroxide.registry": ("duroxide.errors", "duroxide.arguments"),
@@ -62,7 +64,7 @@ RULES: dict[str, tuple[str, ...]] = {
     # the runtime: no named backend
     "duroxide.runtime": (
         "duroxide.errors", "duroxide.arguments", "duroxide.events", "duroxide.options", "duroxide.registry", "duroxide.results",
-        "duroxide.tracing", "duroxide.context", "duroxide.client", "duroxide.engine.*", "duroxide.runtime.*",
+        "duroxide.logs", "duroxide.tracing", "duroxide.context", "duroxide.client", "duroxide.engine.*", "duroxide.runtime.*",
         "duroxide.storage.base", "duroxide.storage._queue",
     ),
     # what puts it together

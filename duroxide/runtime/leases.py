@@ -5,7 +5,6 @@ Owns the states of a lease (idle, ready, running) and who is told when one is lo
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from duroxide.engine._turn import WorkResult
 from duroxide.events import Work, activity_completed_item, activity_failed_item
+from duroxide.logs import Log
 from duroxide.storage.base import ClaimedTurn, ClaimedWork, Renewal, StoreError, TurnBack, WorkBack, WorkDone
 
 if TYPE_CHECKING:
     from duroxide.engine._execution import Execution
     from duroxide.runtime.runtime import Engine
 
-log = logging.getLogger("duroxide.runtime")
+log = Log("duroxide.runtime")
 
 IDLE, READY, RUNNING = range(3)
 RENEWALS = ("renew_leases", "renew_work", "renew_sessions")

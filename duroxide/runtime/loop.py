@@ -6,20 +6,20 @@ Refuses to know SQL, backends and what the user's code does.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING
 
 from duroxide.engine._replay import Ran, needs_load, run_turn
 from duroxide.engine._turn import Turn
 from duroxide.events import VERSIONS
+from duroxide.logs import Log
 from duroxide.runtime.leases import RUNNING, Job, Lease
 from duroxide.storage.base import LOST, OK, Appetite, ClaimedWork, Done, StoreError, Taken, TurnBack, TurnDone, WorkBack
 
 if TYPE_CHECKING:
     from duroxide.runtime.runtime import Engine
 
-log = logging.getLogger("duroxide.runtime")
+log = Log("duroxide.runtime")
 
 TURNS = 48  # of one exchange: larger groups cost latency and gain nothing (bench_exchange)
 IDLE_S = 5.0  # an idle loop looks by itself at the latest then

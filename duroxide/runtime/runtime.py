@@ -6,7 +6,6 @@ Owns one start and one stop, the options' effective values, and the counters. Re
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from duroxide.context import OrchestrationContext
 from duroxide.engine._execution import Execution
 from duroxide.engine._replay import Ran
 from duroxide.engine.cache import Cache
+from duroxide.logs import Log
 from duroxide.options import RuntimeOptions, parse_tag_filter
 from duroxide.registry import Registry
 from duroxide.results import MetricsSnapshot
@@ -27,7 +27,7 @@ from duroxide.runtime.workers import Workers
 from duroxide.storage._queue import Queue
 from duroxide.storage.base import Done, Provider, Request, StoreError, TurnBack, WorkBack
 
-log = logging.getLogger("duroxide.runtime")
+log = Log("duroxide.runtime")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -5,7 +5,6 @@ Owns the job queue and its bound (`room`), which follows how long activities tak
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,13 +15,14 @@ from duroxide.context import ActivityContext
 from duroxide.engine._codec import clean, dumps, read
 from duroxide.errors import ProviderError
 from duroxide.events import SYSCALL, activity_poison, application_failure, quote
+from duroxide.logs import Log
 from duroxide.runtime.leases import Job
 from duroxide.storage.base import StoreError
 
 if TYPE_CHECKING:
     from duroxide.runtime.runtime import Engine
 
-log = logging.getLogger("duroxide.runtime")
+log = Log("duroxide.runtime")
 
 MOST_HELD = 256
 AHEAD_S = 0.03  # hold as much as the workers can do in this time

@@ -7,7 +7,6 @@ Owns paths, pragmas, opening errors and the choice between the store in C and th
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -19,12 +18,13 @@ from weakref import WeakSet
 import apsw
 
 from duroxide.errors import ProviderError
+from duroxide.logs import Log
 from duroxide.storage import sqlite_schema
 from duroxide.storage.base import Loaded, Renewal, Renewed, Request, Store, StoreError, Taken
 from duroxide.storage.liveness import Owners
 from duroxide.storage.sqlite_admin import SqliteAdmin
 
-log = logging.getLogger("duroxide.storage")
+log = Log("duroxide.storage")
 
 MEMORY = ":memory:"
 HEADER = b"SQLite format 3\0"

@@ -320,9 +320,6 @@ class GreenClock(Clock):
     def wait(self, event: Any, seconds: float) -> bool:
         return bool(event.wait(seconds))
 
-    def between(self, low: float, high: float) -> float:
-        return self.hub.lots.uniform(low, high)
-
     def token(self) -> str:
         return f"{self.hub.lots.getrandbits(64):016x}"
 
