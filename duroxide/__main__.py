@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from duroxide.errors import ProviderError
+
 
 def _demo(given: argparse.Namespace) -> int:
     from duroxide.demo import run
@@ -19,6 +21,21 @@ def _inspect(given: argparse.Namespace) -> int:
     return run(given.store, given.schema, given.json)
 
 
+def _doctor(given: argparse.Namespace) -> int:
+    from duroxide.doctor import run
+
+    try:
+        return run(given.store, given.schema, given.json)
+    except ProviderError as error:
+        print(f"python -m duroxide doctor: {error}", file=sys.stderr)
+        return 2
+
+
+_STORE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("store", {"metavar": "PATH-or-URL", "help": "a SQLite file, or postgres://..."}),
+    ("--schema", {"metavar": "NAME", "help": "the PostgreSQL schema (default: public)"}),
+    ("--json", {"action": "store_true", "help": "the report as JSON"}),
+)
 # name -> (what runs it, its line in the help, its arguments)
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "demo": (
@@ -29,18 +46,19 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str, tuple[tuple[
     "inspect": (
         _inspect,
         "what a store is and what is in flight in it; changes nothing",
-        (
-            ("store", {"metavar": "PATH-or-URL", "help": "a SQLite file, or postgres://..."}),
-            ("--schema", {"metavar": "NAME", "help": "the PostgreSQL schema (default: public)"}),
-            ("--json", {"action": "store_true", "help": "the report as JSON"}),
-        ),
+        _STORE,
+    ),
+    "doctor": (
+        _doctor,
+        "is what stands in a store what must stand there? 0: healthy, 1: damage, 2: it cannot be read; changes nothing",
+        _STORE,
     ),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0: it went well, 1: it did not, 2: the arguments are wrong, 130: interrupted."""
-    from duroxide import ProviderError, __version__
+    from duroxide import __version__
 
     parser = argparse.ArgumentParser(prog="python -m duroxide", description="Durable execution inside a Python process.")
     parser.add_argument("--version", action="version", version=f"duroxide {__version__}")

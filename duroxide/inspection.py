@@ -30,7 +30,7 @@ def run(where: str, schema: str | None, as_json: bool) -> int:
 
 def report(where: str, schema: str | None, now: int) -> Report:
     """See `text` for what it holds; times are Unix ms or ms from `now`, which is a Unix time in ms."""
-    with _looking(where, schema, now) as look:
+    with looking(where, schema, now) as look:
         found: Report = dict(look.facts)
         found["instances"] = {status: int(count) for status, count in look.ask("instances")}
         found["executions"] = {status: int(count) for status, count in look.ask("executions")}
@@ -47,7 +47,7 @@ def report(where: str, schema: str | None, now: int) -> Report:
 
 
 @contextlib.contextmanager
-def _looking(where: str, schema: str | None, now: int) -> Iterator[Any]:
+def looking(where: str, schema: str | None, now: int) -> Iterator[Any]:
     if where.startswith(("postgres://", "postgresql://")):
         try:
             from duroxide.storage import postgres_inspect

@@ -27,8 +27,11 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.storage": ("duroxide.storage",),
     "duroxide.storage.base": (),
     "duroxide.storage.inspect_sql": (),
-    "duroxide.storage.sqlite_inspect": ("duroxide.errors", "duroxide.storage.inspect_sql", "duroxide.storage.sqlite_schema"),
-    "duroxide.storage.postgres_inspect": ("duroxide.errors", "duroxide.storage.inspect_sql", "duroxide.storage.postgres_*"),
+    "duroxide.storage.doctor_sql": (),
+    "duroxide.storage.sqlite_inspect": ("duroxide.errors", "duroxide.storage.inspect_sql", "duroxide.storage.doctor_sql", "duroxide.storage.sqlite_schema"),
+    "duroxide.storage.postgres_inspect": (
+        "duroxide.errors", "duroxide.storage.base", "duroxide.storage.inspect_sql", "duroxide.storage.doctor_sql", "duroxide.storage.postgres_*",
+    ),
     "duroxide.storage._queue": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._capsule"),
     "duroxide.storage._abi": (),
     "duroxide.storage._postgres": (),
@@ -73,6 +76,11 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.__main__": ("duroxide.*",),
     "duroxide.demo": ("duroxide.*",),
     "duroxide.inspection": ("duroxide.*",),
+    # what must hold of a store: rows and events as data; which databases there are is known to `inspection`
+    "duroxide.doctor": (
+        "duroxide.errors", "duroxide.events", "duroxide.runtime.clock", "duroxide.inspection", "duroxide.doctor.*", "duroxide.storage.base",
+        "duroxide.storage.doctor_sql",
+    ),
     "duroxide.postgres": ("duroxide.errors", "duroxide.arguments", "duroxide.storage.postgres*"),
     # shipped for those who write stores; nothing else of ours stands on it
     "duroxide.testing": (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 
 from duroxide.errors import ProviderError
-from duroxide.storage import inspect_sql, postgres_schema, postgres_schema_sql as sql
+from duroxide.storage import doctor_sql, inspect_sql, postgres_schema, postgres_schema_sql as sql
+from duroxide.storage.base import PARKED
 from duroxide.storage.postgres_connect import Address
 
 # What the reference calls by name in its schema; it makes them, this package does not.
@@ -17,17 +19,41 @@ CALLED = frozenset(("fetch_orchestration_item", "ack_orchestration_item", "fetch
 
 
 class PostgresLook:
-    """`facts`: what the schema says of itself; `ask`: the rows of one of `inspect_sql.QUESTIONS`."""
+    """`facts`: what the schema says of itself; `ask`: the rows of one of `inspect_sql.QUESTIONS`; the rest is for the doctor."""
 
     def __init__(self, connection: psycopg.Connection[Any], where: str, schema: str, now: int) -> None:
         self._connection, self._schema, self._now = connection, postgres_schema.quoted(schema), now
+        self._cursors = itertools.count()
         self.facts = _facts(connection, where, postgres_schema.folded(schema))
+        self.owners: frozenset[str] | None = None  # those that announced themselves; None where only the reference works
+        if self.facts["opened_by_this_package"]:
+            self.owners = frozenset(row[0] for row in connection.execute(f"SELECT owner FROM {self._schema}.dx_owners"))
 
     def ask(self, name: str) -> list[tuple[Any, ...]]:
-        text = inspect_sql.rendered(
-            name, f"{self._schema}.", lambda column: f"(extract(epoch FROM {column}) * 1000)::bigint", "(event_data::json ->> 'type')", self._now
-        )
+        text = inspect_sql.rendered(name, f"{self._schema}.", _ms, "(event_data::json ->> 'type')", self._now)
         return self._connection.execute(text).fetchall()
+
+    def stream(self, name: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of one of `doctor_sql.STREAMS`, or of another statement there; the server keeps those that are not fetched yet."""
+        sql = doctor_sql.STREAMS.get(name, name)
+        where = "instance_id IS NOT NULL" if name == "work" else "true"
+        text = doctor_sql.rendered(sql, text=str, ms=_ms, s=f"{self._schema}.", c=' COLLATE "C"', w=where)
+        with self._connection.cursor(name=f"doctor_{next(self._cursors)}") as cursor:
+            cursor.itersize = 500
+            yield from cursor.execute(text)
+
+    def whereabouts(self, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        sql = doctor_sql.WHEREABOUTS.replace("%", "%%")
+        text = doctor_sql.rendered(sql, text=str, ms=_ms, s=f"{self._schema}.", asked="(SELECT unnest(%s::text[]) AS id)")
+        yield from self._connection.execute(text, (list(ids),))
+
+    def damage(self) -> Iterator[tuple[str, str, str]]:
+        """Nothing: the server looks after its pages and types itself."""
+        return iter(())
+
+
+def _ms(column: str) -> str:
+    return f"CASE WHEN {column} = 'infinity' THEN {PARKED} ELSE (extract(epoch FROM {column}) * 1000)::bigint END"
 
 
 @contextlib.contextmanager

@@ -7,23 +7,29 @@ reading it in place would make a file beside it; else the file alone is read.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import apsw
 
 from duroxide.errors import ProviderError
-from duroxide.storage import inspect_sql, sqlite_schema
+from duroxide.storage import doctor_sql, inspect_sql, sqlite_schema
 
 READ = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
 
 
 class SqliteLook:
-    """`facts`: what the file says of itself; `ask`: the rows of one of `inspect_sql.QUESTIONS`."""
+    """`facts`: what the file says of itself; `ask`: the rows of one of `inspect_sql.QUESTIONS`; the rest is for the doctor.
+
+    Texts that are no UTF-8 come with their bytes as lone surrogates.
+    """
+
+    owners: frozenset[str] | None = None  # who lives is not told by the file
 
     def __init__(self, connection: apsw.Connection, path: str, now: int) -> None:
         self._connection, self._now = connection, now
@@ -32,6 +38,28 @@ class SqliteLook:
     def ask(self, name: str) -> list[tuple[Any, ...]]:
         sql = inspect_sql.rendered(name, "", str, "event_type", self._now)
         return self._connection.execute(sql).fetchall()
+
+    def stream(self, name: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of one of `doctor_sql.STREAMS`, or of another statement there."""
+        sql = doctor_sql.rendered(
+            doctor_sql.STREAMS.get(name, name), text="CAST({} AS BLOB)".format, ms=str, s="", c="", w="typeof(instance_id) = 'text'"
+        )
+        for row in self._connection.execute(sql):
+            yield tuple(each.decode("utf-8", "surrogateescape") if isinstance(each, bytes) else each for each in row)
+
+    def whereabouts(self, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        asked = "(SELECT value AS id FROM json_each(?))"
+        sql = doctor_sql.rendered(doctor_sql.WHEREABOUTS, text=str, ms=str, s="", asked=asked)
+        yield from self._connection.execute(sql, (json.dumps(list(ids)),))
+
+    def damage(self) -> Iterator[tuple[str, str, str]]:
+        """(table, row, what is wrong) of what SQLite itself finds, and of rows whose instance has no text for its id."""
+        for (said,) in self._connection.execute("PRAGMA integrity_check(100)"):
+            if said != "ok":
+                yield "", "", str(said)
+        for table in doctor_sql.TABLES:
+            for row_id, kind in self._connection.execute(doctor_sql.MISTYPED.format(table=table)):
+                yield table, str(row_id), f"its instance_id is a {kind}"
 
 
 @contextlib.contextmanager

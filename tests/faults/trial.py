@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from doctored import healthy
 from faults import scenario
 from faults.checks import Wrong, check_history, check_outcomes, histories, results
 from faults.story import Histories, stories
@@ -110,6 +111,7 @@ class Trial:
             raise Wrong(f"a worker ended with {status}")
         heard = self.acts("heard")
         after = self.histories()
+        healthy(self.path, wrong=Wrong)
         self.check_step(self.before, after, ran, heard)
         self.before = after
         self.deaths += status != 0

@@ -41,13 +41,14 @@ class File(Store):
 
     def __init__(self, implementation: str) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="simulation-")
+        self.path = f"{self.directory.name}/a.db"
         self.implementation = implementation
         self.opened: list[Any] = []
         super().__init__(self.open(), lambda owner: free_in_file(self.native, owner))
 
     def open(self) -> Any:
         self.opened.append(
-            sqlite.open_sqlite(f"{self.directory.name}/a.db", synchronous="normal", implementation=self.implementation)
+            sqlite.open_sqlite(self.path, synchronous="normal", implementation=self.implementation)
         )
         return self.opened[-1]
 

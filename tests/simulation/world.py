@@ -10,16 +10,19 @@ import gc
 import json
 import logging
 import random
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from doctored import healthy
+
 from duroxide.storage.base import Request, StoreError, Taken
 
 from . import programs
-from .hub import Hub, Machine, green
+from .hub import EPOCH_S, Hub, Machine, green
 from .process import Port, Process
-from .stores import Store
+from .stores import File, Store
 from .witness import Witness, Wrong
 
 LIMIT_S = 600.0  # of simulated time: whoever is not done by then never will be
@@ -54,6 +57,7 @@ class World:
         self.passes = 0
         self.ended_s = 0.0
         self.trace: list[str] | None = None
+        self.checked = zlib.crc32(seed.encode()) % 25 == 0  # after every exchange; the others only at their end
 
     def process(self, name: str) -> Process:
         return Process(self, name)
@@ -69,6 +73,8 @@ class World:
                 if what := told(request, taken):
                     self.note(port.machine.name, what)
         self.seen(lambda: self.witness.exchanged(requests, answers))
+        if self.checked:
+            self.seen(self.check_health)
 
     def seen(self, look: Callable[[], None]) -> None:
         """What the witness finds ends the run; the code under test does not hear of it."""
@@ -242,6 +248,12 @@ class World:
         depths = native.queue_depths(0)
         if depths["worker_queue"]:
             raise Wrong(f"work is left: {depths}")
+        self.check_health()
+
+    def check_health(self) -> None:
+        """What the doctor says of the store."""
+        where = self.store.path if isinstance(self.store, File) else self.store.native
+        healthy(where, now=int((EPOCH_S + self.hub.time_s) * 1000), wrong=Wrong)
 
     def check_results(self, instance: str, execution: int, events: list[tuple[int, str]]) -> None:
         """What is stored as a result was given by a call of that activity; every schedule was completed once at most."""
