@@ -35,6 +35,82 @@ KINDS = (
 )  # fmt: skip
 
 
+# What each kind must hold to be read: field -> "s" text, "i" whole number, "d" error details, "c" carried messages; upper case: or null, or
+# left out. Of work items:
+_LINK = {"parent_instance": "S", "parent_id": "I", "parent_execution_id": "I"}
+_ANSWER = {"instance": "s", "execution_id": "i", "id": "i"}
+_TO_PARENT = {"parent_instance": "s", "parent_execution_id": "i", "parent_id": "i"}
+_NAMED = {"instance": "s", "name": "s", "data": "s"}
+ITEM_SHAPES: dict[str, dict[str, str]] = {
+    "StartOrchestration": {"instance": "s", "orchestration": "s", "input": "s", "version": "S", **_LINK},
+    "ContinueAsNew": {"instance": "s", "orchestration": "s", "input": "s", "version": "S", **_LINK, "carry_forward_events": "C", "initial_custom_status": "S"},
+    "ActivityCompleted": {**_ANSWER, "result": "s"},
+    "ActivityFailed": {**_ANSWER, "details": "d"},
+    "TimerFired": {**_ANSWER, "fire_at_ms": "i"},
+    "ExternalRaised": _NAMED,
+    "QueueMessage": _NAMED,
+    "SubOrchCompleted": {**_TO_PARENT, "result": "s"},
+    "SubOrchFailed": {**_TO_PARENT, "details": "d"},
+    "CancelInstance": {"instance": "s", "reason": "s"},
+    "ActivityExecute": {**_ANSWER, "name": "s", "input": "s", "session_id": "S", "tag": "S"},
+}  # fmt: skip
+# And of events, beside their number:
+_OF = {"source_event_id": "i"}
+EVENT_SHAPES: dict[str, dict[str, str]] = {
+    "OrchestrationStarted": {"name": "s", "version": "s", "input": "s", **_LINK, "carry_forward_events": "C", "initial_custom_status": "S"},
+    "OrchestrationCompleted": {"output": "s"},
+    "OrchestrationFailed": {"details": "d"},
+    "ActivityScheduled": {"name": "s", "input": "s", "session_id": "S", "tag": "S"},
+    "ActivityCompleted": {**_OF, "result": "s"},
+    "ActivityFailed": {**_OF, "details": "d"},
+    "ActivityCancelRequested": {**_OF, "reason": "s"},
+    "TimerCreated": {"fire_at_ms": "i"},
+    "TimerFired": {**_OF, "fire_at_ms": "i"},
+    "ExternalSubscribed": {"name": "s"},
+    "ExternalEvent": {"name": "s", "data": "s"},
+    "ExternalSubscribedCancelled": {**_OF, "reason": "s"},
+    "ExternalSubscribedPersistent": {"name": "s"},
+    "ExternalEventPersistent": {"name": "s", "data": "s"},
+    "ExternalSubscribedPersistentCancelled": {**_OF, "reason": "s"},
+    "SubOrchestrationScheduled": {"name": "s", "instance": "s", "input": "s"},
+    "SubOrchestrationCompleted": {**_OF, "result": "s"},
+    "SubOrchestrationFailed": {**_OF, "details": "d"},
+    "SubOrchestrationCancelRequested": {**_OF, "reason": "s"},
+    "OrchestrationChained": {"name": "s", "instance": "s", "input": "s"},
+    "OrchestrationContinuedAsNew": {"input": "s"},
+    "OrchestrationCancelRequested": {"reason": "s"},
+    "CustomStatusUpdated": {"status": "S"},
+    "KeyValueSet": {"key": "s", "value": "s", "last_updated_at_ms": "I"},
+    "KeyValueCleared": {"key": "s"},
+    "KeyValuesCleared": {},
+}
+
+
+def misshapen(fields: dict[str, Any], shape: dict[str, str]) -> str | None:
+    """Which field is missing or of another kind than its shape says, and what it holds; None if all are as they should be."""
+    for name, kind in shape.items():
+        value = fields.get(name)
+        if value is None:
+            if kind.islower():
+                return f"its {name} is missing"
+        elif not _is(value, kind.lower()):
+            return f"its {name} is {value!r:.80}"
+    return None
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind == "s":
+        return type(value) is str
+    if kind == "i":
+        return type(value) is int and -(1 << 63) <= value < 1 << 63
+    if kind == "c":
+        return type(value) is list and all(type(pair) is list and len(pair) == 2 and all(type(part) is str for part in pair) for pair in value)
+    try:
+        return type(value) is dict and all(type(text) is str for text in display(value))
+    except (KeyError, TypeError, AttributeError, StopIteration):
+        return False
+
+
 def compact(value: Any) -> str:
     """JSON text without blanks and without ASCII escapes, as stored items and details have it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -209,9 +285,10 @@ def infrastructure(operation: str, message: str, retryable: bool = False) -> str
 
 
 def _poison(attempts: int, max_attempts: int, message_type: dict[str, Any], message: str) -> str:
-    return compact(
+    text = compact(
         {"Poison": {"attempt_count": attempts, "max_attempts": max_attempts, "message_type": message_type, "message": message}}
     )
+    return text.encode(errors="replace").decode()  # what poisons may hold lone surrogates; its end must be stored all the same
 
 
 def activity_poison(

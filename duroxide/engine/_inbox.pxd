@@ -12,6 +12,7 @@ cdef class Inbox:
     cdef dict successor   # fields of the ContinueAsNew, or None
     cdef list rest        # [(kind, fields)]
     cdef list texts
+    cdef str malformed    # what is wrong with one of them, or None
     cdef list warnings
 
 

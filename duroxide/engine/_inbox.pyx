@@ -7,11 +7,12 @@ Owns what counts as news (a completion of a closed schedule does not) and the or
 import json
 
 from duroxide.engine._history import Nondeterminism
-from duroxide.events import compact, quote
+from duroxide.events import ITEM_SHAPES, compact, misshapen, quote
 
 from duroxide.engine._execution cimport CLOSED, IS_ACTIVITY, IS_CHILD, IS_TIMER, KIND, Execution
 from duroxide.engine._turn cimport Turn, WorkResult, decode
 
+LIMIT = 1 << 63
 cdef dict RECEIVERS = {
     "ActivityCompleted": (IS_ACTIVITY, "id", "execution_id"), "ActivityFailed": (IS_ACTIVITY, "id", "execution_id"),
     "TimerFired": (IS_TIMER, "id", "execution_id"), "SubOrchCompleted": (IS_CHILD, "parent_id", "parent_execution_id"),
@@ -22,14 +23,19 @@ cdef dict NO_SCHEDULE = {IS_ACTIVITY: "completion", IS_TIMER: "timer", IS_CHILD:
 
 
 cdef class Inbox:
-    """The messages of a turn, decoded: starts apart from the rest, queue order kept."""
+    """The messages of a turn, decoded: starts apart from the rest, queue order kept. `malformed`: why one of them cannot be used."""
 
-    def __init__(self, Turn turn):
+    def __init__(self, Turn turn, bint holds_nul):
         self.starts, self.rest, self.texts, self.warnings = [], [], [], []
         for _, text, _ in turn.messages:
             kind, body = decode(text)
             self.texts.append(text)
-            if kind == "StartOrchestration":
+            wrong = flaw(text, kind, body, holds_nul)
+            if wrong is not None and kind != "StartOrchestration":
+                self.malformed = wrong if self.malformed is None else self.malformed
+            elif wrong is not None:  # of an instance that will not be, or is already
+                self.warnings.append(f"instance '{turn.instance}': dropped a start that is none: {wrong}")
+            elif kind == "StartOrchestration":
                 self.starts.append(body)
             elif kind == "ContinueAsNew":
                 self.successor = body if self.successor is None else self.successor
@@ -37,6 +43,29 @@ cdef class Inbox:
                 self.rest.append((kind, body))
             else:
                 self.warnings.append(f"instance '{turn.instance}': dropped a message that is no work item: {text[:200]!r}")
+
+
+cdef str flaw(str text, kind, dict body, bint holds_nul):
+    """What is wrong with a message of a kind that there is: a field, or text that no store can hold. None if nothing."""
+    cdef dict shape = ITEM_SHAPES.get(kind)
+    cdef str known
+    if shape is None or kind == "ActivityExecute":
+        return None
+    for name, known in shape.items():  # the common kinds at once, the others in words
+        value = body.get(name)
+        if not (type(value) is str if known == "s" else known == "i" and type(value) is int and -LIMIT <= value < LIMIT):
+            wrong = misshapen(body, shape)
+            if wrong is not None:
+                return f"{kind}: {wrong}"
+            break
+    if "\\u" in text:
+        try:
+            compact(body).encode()
+        except UnicodeEncodeError:
+            return f"{kind}: text with a lone surrogate"
+        if not holds_nul and "\0" in (body.get("orchestration") or "") + (body.get("version") or ""):
+            return f"{kind}: a name with a NUL character"
+    return None
 
 
 cdef bint expected(Execution execution, long long id, int kind) except -1:

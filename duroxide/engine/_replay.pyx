@@ -8,7 +8,9 @@ Owns which execution a turn belongs to and how its events meet the code. Refuses
 import json
 
 from duroxide.engine._history import CorruptHistory, Nondeterminism
-from duroxide.events import KINDS, PINNED, application_failure, child_failed_item, compact, nondeterminism, orchestration_poison, quote
+from duroxide.events import (
+    EVENT_SHAPES, KINDS, PINNED, application_failure, child_failed_item, compact, misshapen, nondeterminism, orchestration_poison, quote,
+)
 from duroxide.storage.base import TurnBack, TurnDone
 
 from duroxide.engine._commands cimport settle
@@ -18,8 +20,10 @@ from duroxide.engine._outcome cimport finish
 from duroxide.engine._stored cimport adopt_waits, index, replay
 from duroxide.engine._turn cimport Turn, WorkResult
 
+LINK_SHAPE = {"parent_instance": "S", "parent_id": "I", "parent_execution_id": "I"}
 LEGACY_BELOW = (0, 1, 31)  # executions stamped below it keep the older race/cancel policy
 KNOWN = frozenset(KINDS)
+MOST = 1 << 62
 
 
 class Ran:
@@ -52,7 +56,16 @@ def needs_load(Turn turn):
 
 def run_turn(Turn turn, loaded, env, long long now_ms):
     """Run one turn to its end: see the module. `loaded` is the stored instance where `needs_load` asked for it."""
-    inbox = Inbox(turn)
+    inbox = Inbox(turn, getattr(env, "holds_nul", True))
+    try:
+        return run(turn, inbox, loaded, env, now_ms)
+    except (KeyError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        if loaded is None and not turn.messages:  # nothing from outside: a defect of ours
+            raise
+        return unforeseen(turn, inbox, loaded, env, now_ms, f"{type(error).__name__}: {error}")
+
+
+cdef object run(Turn turn, Inbox inbox, loaded, env, long long now_ms):
     done = TurnDone(turn.lease, turn.instance, turn.execution_id)
     done.consumed = [row for row, _, _ in turn.messages]
     done.acks = [((<WorkResult>result).row_id, (<WorkResult>result).token) for result in turn.results]
@@ -60,6 +73,9 @@ def run_turn(Turn turn, loaded, env, long long now_ms):
     ran.warnings += inbox.warnings
     if turn.status == "Completed" or turn.status == "Failed":
         return refuse_starts(ran, inbox, env, "already exists and is terminal")
+    if inbox.malformed is not None and turn.attempt <= env.max_attempts and (turn.name is not None or inbox.starts):
+        ran.warnings.append(f"instance '{turn.instance}': a message that cannot be used (attempt {turn.attempt}): {inbox.malformed}")
+        return give_back(ran, turn, 1_000, False)
     if turn.name is None:
         return begin_first(ran, turn, inbox, env, now_ms) if inbox.starts else ignored(ran)
     if turn.status == "ContinuedAsNew":
@@ -138,7 +154,9 @@ cdef object begin_first(ran, Turn turn, Inbox inbox, env, long long now_ms):
 cdef object begin_successor(ran, Turn turn, Inbox inbox, loaded, env, long long now_ms):
     cdef dict start = inbox.successor
     cdef Execution execution, previous = turn.execution
-    if start is None:  # its start is hidden by a delay: what came meanwhile waits for it
+    if start is None and inbox.malformed is not None:  # too often: it ends as what it would have been
+        start = {"orchestration": turn.name, "input": "", "version": turn.version, **parent_of(loaded)}
+    elif start is None:  # its start is hidden by a delay: what came meanwhile waits for it
         return give_back(ran, turn, 1_000, True)
     resolved = env.resolve(start["orchestration"], start.get("version"))
     poisoned = turn.attempt > env.max_attempts
@@ -219,7 +237,9 @@ cdef object resume(ran, Turn turn, Inbox inbox, loaded, env, long long now_ms):
 
 
 cdef list read_history(loaded):
-    events = []
+    cdef list events = []
+    cdef dict shape
+    cdef str known
     for id, text in loaded.events:
         try:
             event = json.loads(text)
@@ -229,6 +249,18 @@ cdef list read_history(loaded):
         if kind not in KNOWN:
             raise CorruptHistory(f"event {id}: unknown variant `{kind}`")
         events.append(event)
+        if event.get("event_id") != len(events) or id != len(events):
+            raise CorruptHistory(f"event {id} is the {len(events)}th, and says that it is event {event.get('event_id')!r:.40}")
+        shape = EVENT_SHAPES[kind]
+        for name, known in shape.items():  # the common kinds at once, the others in words
+            value = event.get(name)
+            if not (type(value) is str if known == "s" else known == "i" and type(value) is int and 0 <= value < MOST):
+                wrong = misshapen(event, shape)
+                if wrong is not None:
+                    raise CorruptHistory(f"event {id}: {kind}: {wrong}")
+                break
+        if "source_event_id" in shape and not 0 < event["source_event_id"] < id:
+            raise CorruptHistory(f"event {id}: {kind} of event {event['source_event_id']}")
     if not events:
         raise CorruptHistory("corrupted history: empty")
     if events[0]["type"] != "OrchestrationStarted":
@@ -272,15 +304,39 @@ cdef Execution from_history(Turn turn, loaded, list stored, env):
 cdef Execution unreadable(Turn turn, loaded, env, long long now_ms):
     """A stand-in for an execution whose history cannot be read: enough to end it and to tell its parent."""
     cdef Execution execution
-    link = None
-    try:
-        link = link_of(json.loads(loaded.events[0][1]), env)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        link = None
+    link = link_of(parent_of(loaded), env)
     execution = Execution(turn.instance, turn.execution_id, turn.name, turn.version, "", link, False, env)
     execution.last_event_id = turn.last_event_id
     execution.open_turn(now_ms)
     return execution
+
+
+cdef dict parent_of(loaded):
+    """The link of the first event to a parent, {} where it has none that can be read."""
+    try:
+        started = json.loads(loaded.events[0][1])
+        if misshapen(started, LINK_SHAPE) is None:
+            return {name: started.get(name) for name in LINK_SHAPE}
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError):
+        pass
+    return {}
+
+
+cdef object unforeseen(Turn turn, Inbox inbox, loaded, env, long long now_ms, str error):
+    """A message or an event is not what it must be, and nobody saw it coming: it comes again, until the instance is poisoned."""
+    done = TurnDone(turn.lease, turn.instance, turn.execution_id)
+    done.consumed = [row for row, _, _ in turn.messages]
+    done.acks = [((<WorkResult>result).row_id, (<WorkResult>result).token) for result in turn.results]
+    ran = Ran(done)
+    ran.warnings.append(f"instance '{turn.instance}': malformed message or event (attempt {turn.attempt}): {error}")
+    if turn.attempt <= env.max_attempts:
+        return give_back(ran, turn, 1_000, False)
+    if turn.name is None or turn.status == "Completed" or turn.status == "Failed":
+        return ignored(ran)
+    if turn.status == "ContinuedAsNew":
+        inbox.successor, inbox.malformed = None, error
+        return begin_successor(ran, turn, inbox, loaded, env, now_ms)
+    return poison(ran, turn, inbox, unreadable(turn, loaded, env, now_ms), error, env)
 
 
 cdef object poison(ran, Turn turn, Inbox inbox, Execution execution, str error, env):
@@ -310,12 +366,9 @@ cdef object proceed(ran, Turn turn, Inbox inbox, Execution execution, list store
         if stored is not None:
             adopt_waits(execution, stored + [json.loads(text) for _, _, text in execution.written])
         execution.fail(nondeterminism(str(mismatch)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # a message or an event lacks what its kind must have
-        if stored is None and not inbox.rest:
-            raise
+    except BaseException:
         execution.close()
-        ran.warnings.append(f"instance '{turn.instance}': malformed message or event: {type(error).__name__}: {error}")
-        return give_back(ran, turn, 1_000, False)
+        raise
     return finish(ran, execution)
 
 
