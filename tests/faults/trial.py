@@ -18,6 +18,7 @@ from typing import Any
 from doctored import healthy
 from faults import scenario
 from faults.checks import Wrong, check_history, check_outcomes, histories, results
+from faults.stepped import LIFE_MS, START_MS
 from faults.story import Histories, stories
 
 import duroxide
@@ -111,7 +112,7 @@ class Trial:
             raise Wrong(f"a worker ended with {status}")
         heard = self.acts("heard")
         after = self.histories()
-        healthy(self.path, wrong=Wrong)
+        healthy(self.path, now=None if self.mode == "threads" else START_MS + self.deaths * LIFE_MS, wrong=Wrong)  # by the worker's clock
         self.check_step(self.before, after, ran, heard)
         self.before = after
         self.deaths += status != 0
