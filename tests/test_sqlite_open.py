@@ -17,8 +17,7 @@ import pytest
 import duroxide
 from duroxide.errors import ProviderError
 from duroxide.storage import _sqlite, sqlite, sqlite_schema
-from duroxide.storage.base import Done, Renewal, Request, StoreError
-
+from duroxide.storage.base import Done, Request, StoreError
 from duroxide.storage.sqlite import open_memory, open_sqlite
 
 REFERENCE = Path(__file__).resolve().parent / "data" / "sqlite_inflight_0.2.2.db"
@@ -336,22 +335,6 @@ def test_one_process_may_open_a_file_twice(tmp_path: Path) -> None:
     duroxide.Client(second).start_orchestration("j", "o")
     assert second.queue_depths(0)["orchestrator_queue"] == 2
     second.close()
-
-
-@pytest.mark.parametrize("implementation", ["c", "python"])
-def test_own_commits_are_no_change(tmp_path: Path, implementation: str) -> None:
-    """Else every group of our own would make all that sleep here look for what others did."""
-    ours, theirs = open_sqlite(f"{tmp_path}/x.db", implementation=implementation), open_sqlite(f"{tmp_path}/x.db")
-    seen = ours.version()
-    duroxide.Client(ours).start_orchestration("i", "o")
-    ours.renew(Renewal(1, [("i", "lock_a:1")], 1_000, [], 0, None, 0, 0))
-    assert ours.version() == seen
-    duroxide.Client(theirs).start_orchestration("j", "o")
-    assert ours.version() != seen
-    ours.close()
-    theirs.close()
-    with pytest.raises(duroxide.ProviderError, match="is closed"):
-        ours.version()
 
 
 def test_threads_may_open_a_new_file_at_once(tmp_path: Path) -> None:

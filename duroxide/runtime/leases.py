@@ -275,7 +275,7 @@ class Keeper(threading.Thread):
     def __init__(self, engine: Engine) -> None:
         super().__init__(name="duroxide-keeper", daemon=True)
         self.engine = engine
-        self._version: tuple[int, int] | None = None
+        self._version: int | None = None
         self._due = dict.fromkeys(("renew_leases", "renew_work", "renew_sessions", "reclaim", "sweep"), 0.0)
         self._due["sweep"] = engine.clock.monotonic() + 300
 
@@ -319,8 +319,8 @@ class Keeper(threading.Thread):
         return True
 
     def _changed(self) -> bool:
-        """Whether others committed since the last look, here or elsewhere: they may have cancelled what runs here."""
-        version = self.engine.queue.generation, self.engine.provider.version()
+        """Whether another process committed since the last look: it may have cancelled what runs here."""
+        version = self.engine.provider.version()
         changed, self._version = version != self._version, version
         return changed
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakSet
 
@@ -45,7 +44,6 @@ class SqliteNative(SqliteAdmin):
         self._connect: Callable[[], apsw.Connection] = lambda: _connect(path, synchronous, vfs)
         self._lock = threading.RLock()
         self._ended = ""  # why nothing can be asked any more
-        self._write_lock: AbstractContextManager[Any]
         self._owners = None if path == MEMORY else Owners(path)
         self._cold = self._connect()
         self._identity = _remember(path)
@@ -67,7 +65,6 @@ class SqliteNative(SqliteAdmin):
         memory = self.path == MEMORY
         writer = self._cold if memory else self._connect()
         reader = None if memory else self._connect()
-        self._writer, self._write_lock = writer, contextlib.nullcontext()
         if implementation != "python":
             try:
                 from duroxide.storage._capsule import CapsuleStore
@@ -80,9 +77,7 @@ class SqliteNative(SqliteAdmin):
                 log.warning("the store in C does not run here, the slower one in Python does: %s", error)
         from duroxide.storage.sqlite_store import PythonStore
 
-        store = PythonStore(writer, reader)
-        self._write_lock = store.write_lock
-        return store, "Python"
+        return PythonStore(writer, reader), "Python"
 
     # ── the verbs, where one connection serves all ───────────────────────────────────────────────────────────
 
@@ -142,17 +137,11 @@ class SqliteNative(SqliteAdmin):
                 raise
 
     def version(self) -> int:
-        """Moves when anybody but this store's own verbs has committed: asked on their connection, for which they are no change."""
         if self.path == MEMORY:
             return 0
-        if self._ended:
-            raise ProviderError(f"the provider of '{self.path}' {self._ended}")
-        try:
-            with self._write_lock:
-                for (version,) in self._writer.execute("PRAGMA data_version"):
-                    return int(version)
-        except apsw.Error as error:
-            raise ProviderError(f"'{self.path}': {error}") from error
+        with self.session() as connection:
+            for (version,) in connection.execute("PRAGMA data_version"):
+                return int(version)
         return 0
 
     # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────
