@@ -28,7 +28,7 @@ class Clock:
         return os.urandom(8).hex()
 
     def guid(self) -> str:
-        """A random UUID, version 4, as text. (`uuid` takes as long to import as half of this package.)"""
+        """A random UUID, version 4, as text. (`uuid` imports `platform`: 4 ms, a fifth of what our own modules take.)"""
         bits = int.from_bytes(os.urandom(16), "big") & ~(0xF << 76) & ~(0x3 << 62) | (0x4 << 76) | (0x2 << 62)
         text = f"{bits:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
