@@ -85,6 +85,12 @@ def sdist(out: Path) -> tuple[Path, Path]:
     return packed, sources
 
 
+def itself(name: str) -> str:
+    """The program behind a name on PATH: a new user's PATH does not have it, nor the shell that a version switcher needs."""
+    code = "import sys; print(sys.executable)"
+    return subprocess.run([name, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def one(interpreter: str, packed: Path, sources: Path, out: Path, rest: list[str] | None) -> None:
     """Wheel, its contents, a new user, and the tests unless `rest` (for pytest) is None."""
     code = "import sys, sysconfig; print(f'{sys.version_info[0]}{sys.version_info[1]}' + 't' * bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
@@ -118,9 +124,10 @@ if __name__ == "__main__":
     parser.add_argument("--no-tests", action="store_true", help="build, look and install only")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "wheels")
     asked = parser.parse_args(own)
+    interpreters = [itself(name) for name in asked.interpreters]
     asked.out.mkdir(parents=True, exist_ok=True)
     packed, sources = sdist(asked.out.resolve())
-    say(sys.executable, NEWCOMER, packed, "--compiler", "--python", asked.interpreters[0])
-    for interpreter in asked.interpreters:
+    say(sys.executable, NEWCOMER, packed, "--compiler", "--python", interpreters[0])
+    for interpreter in interpreters:
         one(interpreter, packed, sources, asked.out.resolve(), None if asked.no_tests else sys.argv[len(own) + 2 :])
-    print("all green:", *asked.interpreters)
+    print("all green:", *interpreters)
