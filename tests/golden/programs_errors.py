@@ -337,7 +337,7 @@ def changed_code(w: World) -> Driver:
         for case in (*CHANGES, *STATE_CHANGES):
             w.emit(case, "go", "went")
         w.resume()
-        w.wait(*CHANGES, *STATE_CHANGES)
+        w.wait(*CHANGES, *STATE_CHANGES, "child-id")  # its parent ends first
 
     w.flows(make(0), idle)
     return drive
