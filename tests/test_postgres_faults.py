@@ -145,10 +145,9 @@ def trips_of(here: Laboratory, proxy: Proxy, rule: Callable[[int], str]) -> int:
     return proxy.trips - before
 
 
-@pytest.mark.soak  # its patience runs out on a loaded machine; those by lot are the default share
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_round_trip_in_turn_gets_lost(proxy: Proxy, lab: Make, fault: str) -> None:
-    """Every eighteenth of them."""
+    """A fixed share of them; all in the soak test."""
     lose_each(proxy, lab, fault, {REQUEST_LOST: 2, ANSWER_LOST: 3, ANSWER_HALF: 4}[fault], step=18)
 
 
@@ -325,7 +324,6 @@ def test_statements_fail(postgres: Server, lab: Make, kind: str) -> None:
     here.finish()
 
 
-@pytest.mark.soak  # as above
 def test_transactions_run_into_each_other(own: Server, own_lab: Make) -> None:
     """Serializable throughout, four runtimes: the server itself rolls back what it cannot put into an order."""
     own.set(default_transaction_isolation="serializable")
