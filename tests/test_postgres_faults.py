@@ -148,7 +148,7 @@ def trips_of(here: Laboratory, proxy: Proxy, rule: Callable[[int], str]) -> int:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_round_trip_in_turn_gets_lost(proxy: Proxy, lab: Make, fault: str) -> None:
     """A fixed share of them; all in the soak test."""
-    lose_each(proxy, lab, fault, {REQUEST_LOST: 2, ANSWER_LOST: 3, ANSWER_HALF: 4}[fault], step=18)
+    lose_each(proxy, lab, fault, {REQUEST_LOST: 2, ANSWER_LOST: 3, ANSWER_HALF: 4}[fault], step=6)
 
 
 @pytest.mark.soak
@@ -330,7 +330,7 @@ def test_transactions_run_into_each_other(own: Server, own_lab: Make) -> None:
     try:
         here = own_lab(runtimes=4)
         here.begin(pause_s=0.005)
-        here.progress(100)
+        here.progress(300)
         here.finish()
     finally:
         own.set(default_transaction_isolation="")
