@@ -64,7 +64,6 @@ class Stepped:
     """One runtime on `provider` (a wrapper with `_native`) with whatever `register` registers."""
 
     def __init__(self, provider: Any, registry: Registry, clock: SteppedClock, **options: Any) -> None:
-        loop.IDLE_S = 0.0  # nobody else could wake it
         options = {"orchestration_concurrency": 1, "worker_concurrency": 2, "worker_tag_filter": duroxide.TagFilter.ANY, **options}
         self.clock = clock
         self.engine = Engine(provider, registry, duroxide.RuntimeOptions(**options), clock)
@@ -75,7 +74,11 @@ class Stepped:
         engine = self.engine
         engine.keeper.tick()
         before = engine.queue.generation
-        engine.loops[0].step()
+        idle, loop.IDLE_S = loop.IDLE_S, 0.0  # nobody else could wake it
+        try:
+            engine.loops[0].step()
+        finally:
+            loop.IDLE_S = idle
         calls = self.call()
         return calls > 0 or bool(engine.holdings.ready) or engine.queue.generation > before
 

@@ -6,6 +6,7 @@ and `time` in the modules that it names. Knows nothing of stores and turns.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import heapq
 import random
@@ -341,12 +342,19 @@ def green(hub: Hub) -> Iterator[None]:
     def now() -> int:
         return GreenClock(hub, hub.task().machine).now()
 
+    here = _thread.get_ident()
+
+    def only_here(function: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+        """For this thread of the operating system; others, of runtimes outside the simulation, keep what they have."""
+        return lambda *arguments: (function if _thread.get_ident() == here else own)(*arguments)
+
     names = SimpleNamespace(Lock=lock, Event=event, Thread=thread)
     time = SimpleNamespace(monotonic=lambda: hub.time_s)
     patches: list[tuple[Any, str, Any]] = [(module, "threading", names) for module in (leases, loop, workers, runtime, _queue)]
-    patches += [(_queue, "allocate_lock", lock), (_queue, "get_ident", get_ident), (_queue, "sleep", hub.sleep)]
+    patches += [(_queue, "allocate_lock", lock), (_queue, "get_ident", only_here(get_ident, _queue.get_ident))]
     patches += [
-        (_queue, "monotonic", time.monotonic),
+        (_queue, "sleep", only_here(hub.sleep, _queue.sleep)),
+        (_queue, "monotonic", only_here(time.monotonic, _queue.monotonic)),
         (duroxide.client, "time", time),
         (duroxide.client, "clock", SimpleNamespace(now=now)),
     ]
