@@ -15,8 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from faults_postgres.lab import Laboratory, flow, until
-from faults_postgres.proxy import ANSWER_HALF, ANSWER_LOST, FAULTS, PASS, REQUEST_LOST, STALLED, Proxy
+from faults_postgres.lab import Laboratory, until
+from faults_postgres.proxy import ANSWER_HALF, ANSWER_LOST, FAULTS, PASS, REQUEST_LOST, Proxy
 
 import duroxide
 from duroxide.storage import postgres_connect

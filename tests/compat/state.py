@@ -147,6 +147,7 @@ class State:
         self.w.flows(main)
 
     def flow(self, ctx: Any, round: int) -> Steps:
+        """One round, in every state that does not `register` code of its own."""
         raise NotImplementedError
         yield
 

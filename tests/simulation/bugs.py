@@ -5,13 +5,14 @@ Owns one function a bug; it changes the world's store, or replaces a name for th
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from duroxide.runtime import leases, loop
 from duroxide.storage.base import TurnDone
 
+from .hub import replaced
 from .world import World
 
 Names = list[tuple[Any, str, Any]]
@@ -167,14 +168,5 @@ RARE: dict[str | None, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-@contextlib.contextmanager
-def planted(world: World, bug: str | None) -> Iterator[None]:
-    names = BUGS[bug](world) if bug else []
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in names]
-    for owner, name, value in names:
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
+def planted(world: World, bug: str | None) -> AbstractContextManager[None]:
+    return replaced(BUGS[bug](world) if bug else [])

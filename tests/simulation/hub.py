@@ -361,11 +361,18 @@ def green(hub: Hub) -> Iterator[None]:
     patches += [
         (each, name, function) for each in (loop.Loop, leases.Keeper) for name, function in (("start", start), ("join", join))
     ]
-    before = [(module, name, module.__dict__.get(name)) for module, name, _ in patches]
-    for module, name, value in patches:
-        setattr(module, name, value)
+    with replaced(patches):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(names: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """(module or class, name, value) each, for this time; what was only inherited is inherited again."""
+    before = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in names]
+    for owner, name, value in names:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        for module, name, value in before:
-            delattr(module, name) if value is None else setattr(module, name, value)
+        for owner, name, value in before:
+            delattr(owner, name) if value is None else setattr(owner, name, value)
