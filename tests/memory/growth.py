@@ -58,9 +58,10 @@ def growth(operation: Callable[[int], object], count: int) -> Held:
 
 
 def leak(operation: Callable[[int], object], count: int) -> str:
-    """What it keeps a call, in words; empty: nothing. What grows in `count` calls has to grow in ten times as many, too: the rest is noise."""
+    """What it keeps a call, in words; empty: nothing. What grows in `count` calls has to grow in ten and a hundred times as
+    many, too: the rest is noise, caches that fill once and take less and less a call."""
     found = ""
-    for calls in (count, 10 * count):
+    for calls in (count, 10 * count, 100 * count):
         limits = Held(calls // 2, calls // 2, 24 * calls + 4_096)
         found = ", ".join(
             f"{name} {value / calls:.1f}" for name, value, limit in zip(Held._fields, growth(operation, calls), limits) if value > limit
