@@ -36,5 +36,6 @@ setup(
         [extension(p) for p in sorted(Path("duroxide").rglob("*.pyx"))],
         build_dir="build/cython",
         compiler_directives={"language_level": 3, "boundscheck": DEBUG, "wraparound": DEBUG, "initializedcheck": DEBUG},
-    )
+    ),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )
