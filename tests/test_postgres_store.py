@@ -19,7 +19,7 @@ import duroxide
 from duroxide.storage import postgres_apply_sql as apply_sql
 from duroxide.storage import postgres_claims_sql as claims_sql
 from duroxide.storage import postgres_exchange_sql as exchange_sql
-from duroxide.storage import postgres_schema
+from duroxide.storage import postgres_schema, postgres_store
 from duroxide.storage._postgres import int8s, texts
 from duroxide.storage.base import LOST, OK, REFUSED, Appetite, Done, Request, StoreError, Taken, TurnDone, WorkOut
 from duroxide.storage.postgres import PostgresNative, open_postgres
@@ -375,3 +375,34 @@ def test_an_owner_whose_session_broke_is_announced_again_before_it_is_taken_for_
         time.sleep(0.05)
     assert postgres.execute(listens) not in ([], [(pid,)])
     withdraw()
+
+
+def test_what_is_in_doubt_when_patience_ends_says_so(opened: Callable[[], PostgresNative], postgres: Server, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outage outlasts the store's patience: a caller hears whether sending again is safe."""
+    monkeypatch.setattr(postgres_store, "PATIENCE_S", 0.2)
+    native = opened()
+    connect = native._store._connect
+
+    def away() -> Any:
+        raise psycopg.OperationalError("the server is away")
+
+    def heard(after: bool) -> StoreError:
+        handed(native, messages=[start("warm")])
+        cut = Cut(native, postgres, after)
+        native._store._connect = away
+        with pytest.raises(StoreError) as caught:
+            handed(native, messages=[start("i")])
+        native._store._connect, native._store._ask = connect, cut._ask  # type: ignore[method-assign]
+        return caught.value
+
+    sent = heard(after=True)
+    assert sent.retryable and sent.in_doubt and "whether it was written before the connection was lost is not known" in str(sent)
+    native._store._hang_up()
+    native._store._connect = away
+    with pytest.raises(StoreError) as caught:  # another one's doubt is none of its own
+        handed(native, messages=[start("j")])
+    native._store._connect = connect
+    assert caught.value.retryable and not caught.value.in_doubt and "not known" not in str(caught.value)
+    handed(native, messages=[start("j")])
+    sent = postgres.execute(f"SELECT instance_id FROM {schema}.orchestrator_queue ORDER BY id")  # type: ignore[assignment]
+    assert sent == [("warm",), ("i",), ("j",)], "what was in doubt had been written, what was not was not"

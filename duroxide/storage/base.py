@@ -381,12 +381,17 @@ class Renewed(Slots):
 
 
 class StoreError(RuntimeError):
-    """A store could not do what was asked; nothing of the group was written. `retryable`: trying again may help."""
+    """A store could not do what was asked; nothing of the group was written. `retryable`: trying again may help.
 
-    def __init__(self, text: str, *, operation: str = "", retryable: bool = False) -> None:
+    `in_doubt`: nobody knows whether it was written after all: the connection was lost while the database committed, and has not come back
+    in time to ask. Starting and cancelling again is harmless; an event or a message may then be there twice.
+    """
+
+    def __init__(self, text: str, *, operation: str = "", retryable: bool = False, in_doubt: bool = False) -> None:
         super().__init__(text)
         self.operation = operation
         self.retryable = retryable
+        self.in_doubt = in_doubt
 
 
 class AnswerLost(StoreError):

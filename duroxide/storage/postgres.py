@@ -34,8 +34,8 @@ Connection = psycopg.Connection[Any]
 MOST_CONNECTIONS = 10
 LEAST_CONNECTIONS = 3  # one writes, one listens, one reads
 ACQUIRE_S = 30.0
-GRACE_S = 0.4  # an owner whose lock is free for so long is dead: a live one announces again at once
-AFTER_START_S = 5.0  # of the server: until then everybody has to come back first
+GRACE_S = 0.29  # an owner whose lock is free at two looks so far apart is dead: a live one announces again at once. Two looks of a keeper
+AFTER_START_S = 5.0  # of the server: until then those that it had before have to come back first
 RECONNECT_S = 0.5  # how long the pool tries on by itself; its pauses would double and outlast an outage (20 s of it: 12 s more)
 ADMIN_LIMIT_S = 600.0
 FORKED = "was opened before this process was forked: open it in the child instead"
@@ -177,14 +177,13 @@ class PostgresNative(PostgresAdmin):
         return self._signals.announce(owner)
 
     def reclaim(self, now: int) -> int:
-        """An owner is dead if its lock was free at two looks, `GRACE_S` apart."""
-        sql = self._store.sql
+        """An owner is dead if its lock was free at two looks, `GRACE_S` apart. Costs one round trip while all live, none while nobody else is there."""
+        dead = self._again_free(self._signals.others) if self._signals.others else []
+        if not dead:
+            return 0
         try:
             with self._lend() as connection, connection.transaction():
-                dead = [str(row[0]) for row in connection.execute(sql["owners_dead"], {"peer": self.peer})]
-                dead = self._surely(dead)
-                if dead and self._server_age(connection) < AFTER_START_S:
-                    dead = []
+                dead = [str(row[0]) for row in connection.execute(self._store.sql["owners_dead"], {"owners": dead})]
                 freed = self._free(connection, dead) if dead else 0
         except psycopg.Error as error:
             raise StoreError(f"reclaim: {error}", operation="reclaim", retryable=True) from error
@@ -193,14 +192,19 @@ class PostgresNative(PostgresAdmin):
             self._signals.tell(True, [])
         return freed
 
-    def _surely(self, free: list[str]) -> list[str]:
+    def _again_free(self, seen: int) -> list[str]:
+        """Whose lock is free and was at an earlier look. `seen`: what `Signals.others` said before it."""
+        values = {"peer": self.peer, "after_start": AFTER_START_S}
+        try:
+            with self._lend() as connection:
+                watched = connection.execute(self._store.sql["owners_watched"], values).fetchall()
+        except psycopg.Error as error:
+            raise StoreError(f"reclaim: {error}", operation="reclaim", retryable=True) from error
+        if not watched:
+            self._signals.nobody_since(seen)
         at = time.monotonic()
-        self._suspects = {owner: self._suspects.get(owner, at) for owner in free}
+        self._suspects = {owner: self._suspects.get(owner, at) for owner, free in watched if free}
         return [owner for owner, since in self._suspects.items() if at - since >= GRACE_S]
-
-    def _server_age(self, connection: Connection) -> float:
-        row = connection.execute(self._store.sql["server_age"]).fetchone()
-        return float(row[0]) if row else 0.0
 
     def _free(self, connection: Connection, owners: list[str]) -> int:
         freed = 0
@@ -214,6 +218,7 @@ class PostgresNative(PostgresAdmin):
     def sweep_sessions(self, now: int) -> int:
         def sweep(connection: Connection) -> int:
             connection.execute(self._store.sql["peer_sweep"], {"peer": self.peer})
+            connection.execute(self._store.sql["owners_sweep"], {"peer": self.peer})
             return connection.execute(self._store.sql["session_sweep"], {"now": now}).rowcount
 
         return self._store._again("sweep_sessions", sweep)

@@ -20,6 +20,7 @@ TABLES: tuple[str, ...] = (
     " made_at timestamptz NOT NULL DEFAULT now())",
     # One row a runtime, and one a provider that listens; alive as long as somebody holds the advisory lock `key`.
     "CREATE TABLE IF NOT EXISTS {s}.dx_owners (owner text PRIMARY KEY, peer text NOT NULL, key bigint NOT NULL)",
+    "ALTER TABLE {s}.dx_owners ADD COLUMN IF NOT EXISTS announced_at timestamptz NOT NULL DEFAULT now()",
 )
 INDEXES: tuple[str, ...] = (
     "CREATE INDEX IF NOT EXISTS dx_orch_ready ON {s}.orchestrator_queue (visible_at, id) WHERE lock_token IS NULL",

@@ -79,7 +79,7 @@ class Found:
             for column, _ in columns
             if column not in self.tables.get(table, ())
         ]
-        there = not self.missing and wanted <= indexes and functions.issuperset(hot.NAMES)
+        there = not self.missing and "announced_at" in self.tables.get("dx_owners", ()) and wanted <= indexes and functions.issuperset(hot.NAMES)
         self.complete = max(self.ours, default=0) == VERSION and there and not self.newer()
 
     def _ledger(self, connection: psycopg.Connection[Any], table: str, statement: str) -> set[int]:

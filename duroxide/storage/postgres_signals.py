@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import select
 import socket
 import threading
@@ -26,15 +27,16 @@ log = logging.getLogger("duroxide.storage")
 
 Connection = psycopg.Connection[Any]
 Heard = Callable[[bool, "list[str] | None"], None]  # may there be something to claim; which instances moved (None: any)
-LOOK_S = 5.0  # a net under lost notifications, and for what the reference commits
+BEAT_S = 10.0  # how often a silent session is asked whether it lives: by it our leases are known to be a live one's
 LONGEST = 7_900  # bytes of one notification; PostgreSQL takes 8,000
 PATIENCE_S = 5.0  # how long an announcement waits for the server
 SHORTEST_S, LONGEST_S = 0.02, 1.0  # between two tries to connect
 
 
-def key_of(schema: str, owner: str) -> int:
-    """The advisory lock of an owner: 64 bits."""
-    text = f"{schema}/{owner}".encode()
+def key_of(schema: str, owner: str, session: str) -> int:
+    """The advisory lock of an owner in one session: 64 bits. Another one in each, or a session whose network died, and of which the server
+    does not know so yet, would keep its own successor out."""
+    text = f"{schema}/{owner}/{session}".encode()
     return (zlib.crc32(text) << 31) ^ zlib.crc32(text[::-1], 77)
 
 
@@ -52,7 +54,10 @@ class Signals:
         self._changed = threading.Condition(self._guard)
         self._bell: tuple[socket.socket, socket.socket] | None = None
         self._closed = False
+        self._session = ""
         self.moves = 0  # how often somebody else committed, as far as one heard
+        self.others = 1  # how often somebody else announced itself; 0: nobody else with a runtime is there
+        self._greetings = 1
         self.listening = False
         self.possible = True  # False: there is a pooler between that gives each transaction another session
 
@@ -103,6 +108,17 @@ class Signals:
                 return
             self._telling = True
         self._ring()
+
+    def nobody_since(self, greeting: int) -> None:
+        """Nobody else was there after that greeting: until the next one there is nobody to watch, as long as one can hear it."""
+        with self._guard:
+            if self.listening and greeting == self._greetings:
+                self.others = 0
+
+    def _greeted(self) -> None:
+        with self._guard:
+            self._greetings += 1
+            self.others = self._greetings
 
     def close(self) -> None:
         with self._guard:
@@ -165,6 +181,7 @@ class Signals:
             finally:
                 with self._guard:
                     self.listening = False
+                    self.others = self._greetings
                     for owner in self._owners:
                         self._owners[owner] = False
                 if line is not None:
@@ -187,7 +204,11 @@ class Signals:
                 self.possible = False
                 self._changed.notify_all()
             return False
+        self._session = secrets.token_hex(8)
+        with suppress(psycopg.Error):  # not on every system: a host that lost its power is gone for the server in half a minute, not two hours
+            line.execute(self._sql["keepalives"])
         line.execute(f'LISTEN "{self._channel}"')
+        self._greeted()  # what one did not hear before
         self._lock(line, self._peer)
         with self._guard:
             self.listening = True
@@ -196,11 +217,11 @@ class Signals:
 
     def _lock(self, line: Connection, owner: str) -> None:
         """First the lock, then the row that others look at."""
-        key = key_of(self._schema, owner)
+        key = key_of(self._schema, owner, self._session)
         row = line.execute(self._sql["owner_lock"], {"key": key}).fetchone()
         if row is None or not row[0]:
-            raise psycopg.OperationalError(f"the lock of owner {owner} is still held by a session of before")
-        line.execute(self._sql["owner_put"], {"owner": owner, "peer": self._peer, "key": key})
+            raise psycopg.OperationalError(f"the lock of owner {owner} is looked at by somebody")
+        line.execute(self._sql["owner_put"], {"owner": owner, "peer": self._peer, "key": key, "channel": self._channel})
 
     def _serve(self, line: Connection) -> None:
         """Do what other threads asked for."""
@@ -221,7 +242,7 @@ class Signals:
             self._changed.notify_all()
         for owner in leaving:
             line.execute(self._sql["owner_drop"], {"owner": owner})
-            line.execute(self._sql["owner_unlock"], {"key": key_of(self._schema, owner)})
+            line.execute(self._sql["owner_unlock"], {"key": key_of(self._schema, owner, self._session)})
         if telling:
             payload = f"{self._peer} {'ready' if ready else 'moved'} {json.dumps(sorted(moved))}"
             if len(payload) > LONGEST:
@@ -233,9 +254,9 @@ class Signals:
         pgconn = line.pgconn
         if not self._take(pgconn):
             sources: list[Any] = [pgconn.socket, bell]
-            found, _, _ = select.select(sources, [], [], LOOK_S)
+            found, _, _ = select.select(sources, [], [], BEAT_S)
             if not found:
-                self._hear(True, None)
+                line.execute(self._sql["beat"])
             if bell in found:
                 with suppress(BlockingIOError):
                     bell.recv(4096)
@@ -253,6 +274,9 @@ class Signals:
             if sender == self._peer:
                 continue
             kind, _, ids = rest.partition(" ")
+            if kind == "here":
+                self._greeted()
+                continue
             try:
                 instances = [] if not ids else None if ids == "any" else json.loads(ids)
             except ValueError:

@@ -49,11 +49,24 @@ COLD: dict[str, str] = {
     # ── owners: who is alive ──
     "owner_lock": "SELECT pg_try_advisory_lock(%(key)s)",
     "owner_unlock": "SELECT pg_advisory_unlock(%(key)s)",
-    "owner_put": "INSERT INTO {s}.dx_owners (owner, peer, key) VALUES (%(owner)s, %(peer)s, %(key)s) ON CONFLICT DO NOTHING",
+    # Together with a word to the others: whoever was alone has somebody to watch now.
+    "owner_put": "WITH put AS (INSERT INTO {s}.dx_owners (owner, peer, key) VALUES (%(owner)s, %(peer)s, %(key)s) ON CONFLICT (owner)"
+    " DO UPDATE SET peer = excluded.peer, key = excluded.key, announced_at = now() RETURNING peer)"
+    " SELECT pg_notify(%(channel)s, peer || ' here') FROM put",
     "owner_drop": "DELETE FROM {s}.dx_owners WHERE owner = %(owner)s",
-    # Owners of others whose lock nobody holds. It is ours until the end of this transaction.
-    "owners_dead": "SELECT o.owner FROM {s}.dx_owners o WHERE o.peer <> %(peer)s AND pg_try_advisory_xact_lock(o.key)",
-    "server_age": "SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8",
+    # Everybody with a runtime watches the next four that have one, in a circle: however many there are, a look costs as much. Shared,
+    # so that two who watch the same do not take each other for its owner. While the server has just come up, those of before have yet to come back.
+    "owners_watched": "WITH next AS MATERIALIZED (SELECT DISTINCT o.peer, o.peer < %(peer)s AS behind FROM {s}.dx_owners o"
+    " WHERE o.peer <> %(peer)s AND o.owner <> o.peer ORDER BY behind, o.peer LIMIT 4),"
+    " watched AS MATERIALIZED (SELECT o.owner, o.key, o.announced_at > pg_postmaster_start_time()"
+    " OR now() > pg_postmaster_start_time() + make_interval(secs => %(after_start)s) AS settled"
+    " FROM {s}.dx_owners o JOIN next n ON n.peer = o.peer)"
+    " SELECT w.owner, w.settled AND pg_try_advisory_xact_lock_shared(w.key) FROM watched w",
+    # Of these, the ones whose lock nobody holds even now.
+    "owners_dead": "SELECT o.owner FROM {s}.dx_owners o WHERE o.owner = ANY (%(owners)s) AND pg_try_advisory_xact_lock(o.key)",
+    # Providers without a runtime that nobody watches: their rows do no harm but to let others be told of things for nothing.
+    "owners_sweep": "WITH idle AS MATERIALIZED (SELECT o.owner, o.key FROM {s}.dx_owners o WHERE o.peer <> %(peer)s AND o.owner = o.peer)"
+    " DELETE FROM {s}.dx_owners o USING idle i WHERE o.owner = i.owner AND pg_try_advisory_xact_lock(i.key)",
     "free_leases": f"WITH gone AS (DELETE FROM {{s}}.instance_locks l USING unnest(%(owners)s::text[]) AS o(owner) WHERE {_MINE}"
     " RETURNING l.instance_id), freed AS (UPDATE {s}.orchestrator_queue q SET lock_token = NULL, locked_until = NULL FROM gone g"
     " WHERE q.instance_id = g.instance_id AND q.lock_token IS NOT NULL RETURNING 1)"
@@ -66,6 +79,9 @@ COLD: dict[str, str] = {
     "owners_drop": "DELETE FROM {s}.dx_owners WHERE owner = ANY (%(owners)s::text[])",
     # ── signs of change ──
     "tell": "SELECT pg_notify(%(channel)s, %(payload)s)",
+    "beat": "SELECT 1",
+    "keepalives": "SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
+    " set_config('tcp_keepalives_count', '3', false)",
     "backend": "SELECT pg_backend_pid()",
     # Where nobody can listen: moves with what others of ours commit, and with what the reference enqueues.
     "moved": "SELECT (SELECT COALESCE(sum(seq), 0) FROM {s}.dx_peers WHERE peer <> %(peer)s)::text || '/' ||"

@@ -104,6 +104,7 @@ class PostgresStore:
         self._connect, self._lend, self._peer, self._prepare = connect, lend, peer, prepare
         self.sql = {name: fill(text) for name, text in COLD.items()}
         self._call, self._load = fill(CALL).encode(), fill(LOAD_CALL).encode()
+        self._parents: list[Connection] = []  # of the process that this one was forked from: closing them would end its sessions
         self._readers: list[Connection] = []  # idle ones of our own; who finds none borrows one of the pool
         self._may_read = readers
         self.told: Callable[[bool, list[TurnDone]], None] = lambda ready, turns: None
@@ -129,9 +130,10 @@ class PostgresStore:
                 self._readers.pop().close()
 
     def abandon(self, why: str) -> None:
-        """In a forked child: the connection is the parent's."""
+        """In a forked child: the connections are the parent's, and stay open."""
         self._lock = threading.RLock()
         self._closed = why
+        self._parents, self._readers = self._readers, []
 
     # ── exchange ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -165,12 +167,18 @@ class PostgresStore:
                 elif not retryable(error) and not self._broken():
                     raise StoreError(f"exchange: {text_of(error)}", operation="exchange") from error
                 if time.monotonic() > deadline:
-                    raise StoreError(f"exchange: {text_of(error)}", operation="exchange", retryable=True) from error
+                    raise self._given_up(requests, error) from error
                 if state == "25006":
                     self._hang_up()  # a standby now: the address may lead to the new primary
                 log.info("exchange: try %d failed, it is tried again: %s", tries + 1, text_of(error))
             time.sleep(pause(tries))
             tries += 1
+
+    def _given_up(self, requests: Sequence[Request], error: psycopg.Error) -> StoreError:
+        doubt = self._doubt
+        unsure = doubt is not None and doubt.requests is requests and doubt.writes and self._broken()
+        text = f"exchange: {text_of(error)}" + ("; whether it was written before the connection was lost is not known" if unsure else "")
+        return StoreError(text, operation="exchange", retryable=True, in_doubt=unsure)
 
     def _at_once(self, group: Group, requests: Sequence[Request]) -> list[Taken]:
         try:

@@ -5,6 +5,7 @@ Owns what must hold after every death and at the end of all lives (`checks`: at 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,9 @@ HERE = Path(__file__).resolve().parent
 class Zygote:
     """The process that makes workers; it has imported everything already."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, str(HERE / "worker.py"), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def run(self, **job: Any) -> int:
@@ -59,7 +61,11 @@ class Sender(threading.Thread):
         todo = list(scenario.ACTS)
         with self.journal.open("a") as journal:
             while todo and not self.ended.wait(0.003):
-                for act in [act for act in todo if act.due(self.native)]:
+                early: set[str] = set()  # whose next one is not due: what comes after that waits, whatever happened meanwhile
+                for act in list(todo):
+                    if act.receiver in early or not act.due(self.native):
+                        early |= {act.receiver} - {""}
+                        continue
                     print("begin", act.name, file=journal, flush=True)
                     act.do(self.client)
                     print("heard", act.name, file=journal, flush=True)
@@ -84,15 +90,14 @@ class Trial:
         """How many of the kills were reached. Raises Wrong."""
         if self.mode != "threads":
             return self._run(kills)
-        native = open_sqlite(self.path, synchronous="normal")
-        sender = Sender(native, self.journal)
-        sender.start()
-        try:
-            return self._run(kills)
-        finally:
-            sender.ended.set()
-            sender.join()
-            native.close()
+        with self.opened() as native:
+            sender = Sender(native, self.journal)
+            sender.start()
+            try:
+                return self._run(kills)
+            finally:
+                sender.ended.set()
+                sender.join()
 
     def _run(self, kills: list[int]) -> int:
         for kill_at in [*kills, 0]:
@@ -127,12 +132,18 @@ class Trial:
 
     # ── what is there ──
 
-    def histories(self) -> Histories:
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Any]:
+        """A provider of what the workers work on."""
         native = open_sqlite(self.path, synchronous="normal")
         try:
-            return histories(native)
+            yield native
         finally:
             native.close()
+
+    def histories(self) -> Histories:
+        with self.opened() as native:
+            return histories(native)
 
     def calls(self) -> Counter[str]:
         return Counter(self.ledger.read_text().splitlines())
@@ -163,12 +174,9 @@ class Trial:
                 raise Wrong(f"{call} has a stored result and ran again ({count} times)")
 
     def check_end(self) -> None:
-        native = open_sqlite(self.path, synchronous="normal")
-        try:
+        with self.opened() as native:
             check_outcomes(duroxide.Client(native))
             self.check_rest(native)
-        finally:
-            native.close()
         for (instance, execution), events in self.before.items():
             check_history(instance, execution, events)
         self.check_ledger(self.before)

@@ -1,6 +1,6 @@
 """A process that makes worker processes on request; each may be told to die at a commit point, and to have a planted bug.
 
-usage: python worker.py; then a JSON line per worker on stdin (see `run`); answered by a line with its exit status.
+usage: python worker.py [postgres]; then a JSON line per worker on stdin (see `run`); answered by a line with its exit status.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ import duroxide  # noqa: E402
 from duroxide.runtime import loop  # noqa: E402
 
 
+kinds: dict[str, type[Points]] = {}  # of points, where they are not SQLite's
+
+
 def run(path: str, ledger: str, implementation: str, kill_at: int, bug: str | None, life: int, mode: str) -> None:
-    """Run the scenario on `path` to its end. `mode`: "threads", or "steps" (one thread, the same steps every time), or that with
+    """Run the scenario on `path` to its end, with the points that `kinds` has for its kind of store. `mode`: "threads", or "steps" (one thread, the same steps every time), or that with
     one turn a commit ("singly"), or with leases that end by time only ("expiry")."""
-    points = Points(kill_at)
+    points = kinds.get(implementation, Points)(kill_at)
     native = points.open(path, implementation)
     if bug is not None:
         native.exchange = BUGS[bug](native.exchange)
@@ -66,6 +69,10 @@ def forked(**job: Any) -> int:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["postgres"]:
+        from faults_postgres.points import PostgresPoints
+
+        kinds["postgres"] = PostgresPoints
     for line in sys.stdin:
         print(json.dumps(forked(**json.loads(line))), flush=True)
 
