@@ -117,7 +117,7 @@ class Trial:
             raise Wrong(f"a worker ended with {status}")
         heard = self.acts("heard")
         after = self.histories()
-        healthy(self.path, now=None if self.mode == "threads" else START_MS + self.deaths * LIFE_MS, wrong=Wrong)  # by the worker's clock
+        self.check_health(None if self.mode == "threads" else START_MS + self.deaths * LIFE_MS)
         self.check_step(self.before, after, ran, heard)
         self.before = after
         self.deaths += status != 0
@@ -159,6 +159,10 @@ class Trial:
         return doomed | ({("pruned", 1), ("pruned", 2)} if begun["prune"] else set())
 
     # ── what must hold ──
+
+    def check_health(self, now: int | None) -> None:
+        """By the worker's clock: a stepped one is years ahead."""
+        healthy(self.path, now=now, wrong=Wrong)
 
     def check_step(self, before: Histories, after: Histories, ran: Counter[str], heard: Counter[str]) -> None:
         """Nothing that was stored is lost or changed; what had a result does not run again (unless it is asked for again: retries)."""

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from doctored import healthy
+from faults.checks import Wrong
 from faults.trial import Trial, Zygote
 
 from duroxide.storage.postgres import open_postgres
@@ -31,6 +33,7 @@ class Ground:
 
     def __init__(self, server: Server, schema: str) -> None:
         self.path = json.dumps([psycopg.conninfo.make_conninfo(server.url, application_name=NAME), schema])
+        self.server, self.schema = server, schema
         self.native = open_postgres(server.url, schema)
         self.connection = server.connect()
         self.connection.execute(f'SET search_path = "{schema}"')
@@ -81,6 +84,10 @@ class PostgresTrial(Trial):
         if not self.hasty:
             self.ground.quiet()
         yield self.ground.native
+
+    def check_health(self, now: int | None) -> None:
+        self.ground.quiet()
+        healthy(self.ground.server.url, self.ground.schema, now, Wrong)
 
     def copy(self, directory: Path) -> PostgresTrial:
         """The same schema, brought back to the moment of the first copy: one of them at a time."""
