@@ -22,7 +22,7 @@ PATIENCE_S = 60.0
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals and fork")
 
 WORKER = """
-import sys, time
+import os, sys, time
 import duroxide
 from duroxide.storage import postgres_apply_sql as apply
 
@@ -42,13 +42,13 @@ def quick(ctx, n):
     return (yield ctx.schedule_activity("echo", n))
 
 def slow(ctx, k):
-    print("begun", ctx.instance_id, k, flush=True)
+    os.write(1, f"begun {ctx.instance_id} {k}\\n".encode())  # one piece: two threads say so
     time.sleep(float(hold_s))
-    print("ended", ctx.instance_id, k, flush=True)
+    os.write(1, f"ended {ctx.instance_id} {k}\\n".encode())  # one piece: two threads say so
     return k
 
 def echo(ctx, n):
-    print("echo", n, flush=True)
+    os.write(1, f"echo {n}\\n".encode())
     return n
 
 native = open_postgres(url, schema)
