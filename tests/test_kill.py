@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from faults.bugs import BUGS
+from faults import scenario
 from faults.checks import Wrong
-from faults.trial import Trial, Zygote
+from faults.trial import Sender, Trial, Zygote
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
@@ -125,6 +126,21 @@ def test_kills_at_every_point_of_the_recovery_lose_nothing(
     trial: Make, unkilled: Trial, tmp_path: Path, implementation: str, step: int, third: int
 ) -> None:
     print(implementation, pairs(lambda: trial(implementation), unkilled, step, tmp_path, third), "pairs", third)
+
+
+def test_what_one_receiver_gets_is_sent_in_order_whatever_becomes_due_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It becomes due between two looks of one pass: a later message was sent, and an earlier one after it."""
+    for looks in range(1, 9):
+        left, sent = itertools.count(-looks), list[int]()
+
+        def due(native: object, left: Iterator[int] = left) -> bool:
+            return next(left) >= 0
+
+        acts = [scenario.Act(f"put {n}", due, lambda client, n=n: sent.append(n), "queue") for n in range(4)]
+        monkeypatch.setattr(scenario, "ACTS", acts)
+        monkeypatch.setattr("duroxide.Client", lambda native: native)
+        Sender(None, tmp_path / "journal").run()
+        assert sent == [0, 1, 2, 3], looks
 
 
 @pytest.mark.parametrize("bug", sorted(BUGS.keys() - {"lost_lease_ignored"}))  # that one shows where two live at once
