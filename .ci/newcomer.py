@@ -55,7 +55,7 @@ class Newcomer:
     def run(self, *command: str, inside: str = ".") -> str:
         directory = self.home / inside
         directory.mkdir(exist_ok=True)
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             command,
             cwd=directory,
             env=self.environment,

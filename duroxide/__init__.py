@@ -3,6 +3,8 @@
 `__all__` is the reference's to the letter; what is public beside it is imported `as` itself, which is how type checkers are told.
 """
 
+from typing import TypeAlias
+
 from duroxide._duroxide import (
     PyClient as PyClient,
     PyPostgresEntraOptions as PyPostgresEntraOptions,
@@ -72,10 +74,21 @@ from duroxide.tracing import init_tracing
 
 __version__ = "0.3.0"
 
-PyRuntimeOptions, PyPruneOptions, PyInstanceFilter = RuntimeOptions, PruneOptions, InstanceFilter
-PyOrchestrationStatus, PySystemMetrics, PySystemStats = OrchestrationStatus, SystemMetrics, SystemStats
-PyQueueDepths, PyInstanceInfo, PyExecutionInfo, PyInstanceTree = QueueDepths, InstanceInfo, ExecutionInfo, InstanceTree
-PyDeleteInstanceResult, PyPruneResult, PyEvent, PyMetricsSnapshot = DeleteInstanceResult, PruneResult, Event, MetricsSnapshot
+# Each on a line of its own: to type checkers that is an alias, two on one line are variables.
+PyRuntimeOptions: TypeAlias = RuntimeOptions
+PyPruneOptions: TypeAlias = PruneOptions
+PyInstanceFilter: TypeAlias = InstanceFilter
+PyOrchestrationStatus: TypeAlias = OrchestrationStatus
+PySystemMetrics: TypeAlias = SystemMetrics
+PySystemStats: TypeAlias = SystemStats
+PyQueueDepths: TypeAlias = QueueDepths
+PyInstanceInfo: TypeAlias = InstanceInfo
+PyExecutionInfo: TypeAlias = ExecutionInfo
+PyInstanceTree: TypeAlias = InstanceTree
+PyDeleteInstanceResult: TypeAlias = DeleteInstanceResult
+PyPruneResult: TypeAlias = PruneResult
+PyEvent: TypeAlias = Event
+PyMetricsSnapshot: TypeAlias = MetricsSnapshot
 
 __all__ = [
     "SqliteProvider", "PostgresProvider", "PostgresEntraOptions", "Client", "Runtime", "OrchestrationResult", "RuntimeOptions",

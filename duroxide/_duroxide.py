@@ -5,7 +5,7 @@ A token is `ctx._ctx_token` or `ctx._trace_token`; for a token that nobody has (
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import arguments
 from .client import Client
@@ -29,8 +29,11 @@ from .runtime.runtime import Runtime
 from .storage.sqlite import SqliteProvider
 from .tracing import init_tracing
 
-PyClient, PyRuntime = Client, Runtime
-PySqliteProvider, PyPostgresProvider, PyPostgresEntraOptions = SqliteProvider, PostgresProvider, PostgresEntraOptions
+PyClient: TypeAlias = Client
+PyRuntime: TypeAlias = Runtime
+PySqliteProvider: TypeAlias = SqliteProvider
+PyPostgresProvider: TypeAlias = PostgresProvider
+PyPostgresEntraOptions: TypeAlias = PostgresEntraOptions
 
 __all__ = [
     "DeleteInstanceResult", "Event", "ExecutionInfo", "InstanceFilter", "InstanceInfo", "InstanceTree", "MetricsSnapshot",

@@ -22,7 +22,13 @@ from duroxide.runtime.runtime import Runtime
 from duroxide.storage.sqlite import SqliteProvider
 
 ITEMS = ["lamp", "desk", "chair"]
-EXPECTED = {"order": 7, "reserved": ["lamp", "desk", "chair"], "payment": "paid 7", "approved_by": "ada", "parcel": "parcel of 3"}
+EXPECTED: dict[str, object] = {
+    "order": 7,
+    "reserved": ["lamp", "desk", "chair"],
+    "payment": "paid 7",
+    "approved_by": "ada",
+    "parcel": "parcel of 3",
+}
 TIMEOUT_S = 30.0
 
 

@@ -249,7 +249,7 @@ class Work:
 
     def __init__(self, item: str) -> None:
         body = json.loads(item)["ActivityExecute"]
-        self.item = item
+        self.item: str = item
         self.instance: str = body["instance"]
         self.execution_id: int = body["execution_id"]
         self.activity_id: int = body["id"]

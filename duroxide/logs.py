@@ -14,7 +14,7 @@ class Log:
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
 
     def __getattr__(self, attribute: str) -> Any:
         import logging

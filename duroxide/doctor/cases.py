@@ -46,14 +46,14 @@ class Case:
 
     def __init__(self, id: str, feeds: dict[str, Feed], unaddressed: list[Row]) -> None:
         self.id = id
-        self.instance = next(feeds["instances"].of(id), None)
-        self.executions = list(feeds["executions"].of(id))
-        self.leases = list(feeds["leases"].of(id))
+        self.instance: Row | None = next(feeds["instances"].of(id), None)
+        self.executions: list[Row] = list(feeds["executions"].of(id))
+        self.leases: list[Row] = list(feeds["leases"].of(id))
         self.values: dict[str, Any] = dict(feeds["values"].of(id))
         self.changes: dict[str, Any] = dict(feeds["changes"].of(id))
-        self.work = [*feeds["work"].of(id), *unaddressed]
-        self.messages = feeds["messages"].of(id)
-        self.events = feeds["events"].of(id)
+        self.work: list[Row] = [*feeds["work"].of(id), *unaddressed]
+        self.messages: Iterator[Row] = feeds["messages"].of(id)
+        self.events: Iterator[Row] = feeds["events"].of(id)
 
     @property
     def current(self) -> Any:

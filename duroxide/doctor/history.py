@@ -36,9 +36,10 @@ class History:
     """
 
     def __init__(self, instance: str, execution: Any) -> None:
-        self.instance, self.execution = instance, execution
-        self.last = 0
-        self.readable = True
+        self.instance: str = instance
+        self.execution: Any = execution
+        self.last: Any = 0
+        self.readable: bool = True
         self.started: dict[str, Any] | None = None
         self.end: dict[str, Any] | None = None
         self.open: dict[int, tuple[str, dict[str, Any]]] = {}
@@ -47,7 +48,7 @@ class History:
         self.dropped: set[int] = set()
         self.waits: set[int] = set()
         self.sets: dict[str, str | None] = {}
-        self.cleared = False
+        self.cleared: bool = False
         self.status: list[str | None] = []
 
     def wrong(self, rule: str, row: Any, found: str) -> Finding:

@@ -61,8 +61,9 @@ class Queues:
         self._case, self._owners, self._now = case, owners, now
         self.answers: set[tuple[str, int, int]] = set()
         self.work: dict[int, tuple[int, int]] = {}  # row -> (execution, activity)
-        self.count = self.starts = 0
-        self.continues = False
+        self.count: int = 0
+        self.starts: int = 0
+        self.continues: bool = False
 
     def wrong(self, rule: str, table: str, row: Any, found: str) -> Finding:
         return Finding(rule, self._case.id, table, str(row), found)

@@ -7,7 +7,7 @@ Refuses to know any backend, JSON beyond work-item prefixes, threads and clocks:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 # Commit codes of one finished turn or one finished work item (the C ABI uses the same numbers).
 OK = 0
@@ -31,7 +31,7 @@ class Slots:
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and all(getattr(self, n) == getattr(other, n) for n in self.__slots__)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
 
 # ── what is handed in ────────────────────────────────────────────────────────────────────────────────────────
@@ -55,16 +55,16 @@ class WorkOut(Slots):
         visible_at: int = 0,
         lease: str | None = None,
     ) -> None:
-        self.instance = instance
-        self.execution_id = execution_id
-        self.activity_id = activity_id
-        self.name = name
-        self.input = input
-        self.item = item
-        self.session_id = session_id
-        self.tag = tag
-        self.visible_at = visible_at
-        self.lease = lease
+        self.instance: str = instance
+        self.execution_id: int = execution_id
+        self.activity_id: int = activity_id
+        self.name: str = name
+        self.input: str = input
+        self.item: str = item
+        self.session_id: str | None = session_id
+        self.tag: str | None = tag
+        self.visible_at: int = visible_at
+        self.lease: str | None = lease
 
 
 class TurnDone(Slots):
@@ -92,9 +92,9 @@ class TurnDone(Slots):
     )
 
     def __init__(self, lease: str, instance: str, execution_id: int) -> None:
-        self.lease = lease
-        self.instance = instance
-        self.execution_id = execution_id
+        self.lease: str = lease
+        self.instance: str = instance
+        self.execution_id: int = execution_id
         self.consumed: list[int] = []
         self.acks: list[tuple[int, str]] = []
         self.name: str | None = None
@@ -109,7 +109,7 @@ class TurnDone(Slots):
         self.work: list[WorkOut] = []
         self.cancelled: list[tuple[str, int, int]] = []
         self.kv: list[tuple[int, str | None, str | None, int]] = []
-        self.keep = False
+        self.keep: bool = False
 
 
 class TurnBack(Slots):
@@ -120,10 +120,10 @@ class TurnBack(Slots):
     __slots__ = ("delay_ms", "instance", "lease", "refund")
 
     def __init__(self, lease: str, instance: str, delay_ms: int = 0, refund: bool = False) -> None:
-        self.lease = lease
-        self.instance = instance
-        self.delay_ms = delay_ms
-        self.refund = refund
+        self.lease: str = lease
+        self.instance: str = instance
+        self.delay_ms: int = delay_ms
+        self.refund: bool = refund
 
 
 class WorkDone(Slots):
@@ -133,10 +133,10 @@ class WorkDone(Slots):
     __slots__ = ("instance", "item", "row_id", "token")
 
     def __init__(self, row_id: int, token: str, instance: str, item: str | None) -> None:
-        self.row_id = row_id
-        self.token = token
-        self.instance = instance
-        self.item = item
+        self.row_id: int = row_id
+        self.token: str = token
+        self.instance: str = instance
+        self.item: str | None = item
 
 
 class WorkBack(Slots):
@@ -145,10 +145,10 @@ class WorkBack(Slots):
     __slots__ = ("delay_ms", "refund", "row_id", "token")
 
     def __init__(self, row_id: int, token: str, delay_ms: int = 0, refund: bool = False) -> None:
-        self.row_id = row_id
-        self.token = token
-        self.delay_ms = delay_ms
-        self.refund = refund
+        self.row_id: int = row_id
+        self.token: str = token
+        self.delay_ms: int = delay_ms
+        self.refund: bool = refund
 
 
 class Done(Slots):
@@ -195,19 +195,19 @@ class Appetite(Slots):
         versions: tuple[int, int] | tuple[()] | None = None,
         sweep: bool = True,  # also look for expired leases before fresh messages
     ) -> None:
-        self.owner = owner
-        self.turns = turns
-        self.work = work
-        self.lease_ms = lease_ms
-        self.work_lease_ms = work_lease_ms
-        self.tag_mode = tag_mode
-        self.tags = tags
-        self.session_owner = session_owner
-        self.session_lock_ms = session_lock_ms
-        self.session_room = session_room
-        self.sessions = sessions
-        self.versions = versions
-        self.sweep = sweep
+        self.owner: str = owner
+        self.turns: int = turns
+        self.work: int = work
+        self.lease_ms: int = lease_ms
+        self.work_lease_ms: int = work_lease_ms
+        self.tag_mode: str = tag_mode
+        self.tags: tuple[str, ...] = tags
+        self.session_owner: str | None = session_owner
+        self.session_lock_ms: int = session_lock_ms
+        self.session_room: int = session_room
+        self.sessions: tuple[str, ...] = sessions
+        self.versions: tuple[int, int] | tuple[()] | None = versions
+        self.sweep: bool = sweep
 
 
 class Request(Slots):
@@ -216,9 +216,9 @@ class Request(Slots):
     __slots__ = ("appetite", "done", "now")
 
     def __init__(self, now: int, done: Done | None = None, appetite: Appetite | None = None) -> None:
-        self.now = now
-        self.done = done
-        self.appetite = appetite
+        self.now: int = now
+        self.done: Done | None = done
+        self.appetite: Appetite | None = appetite
 
 
 # ── what comes out ───────────────────────────────────────────────────────────────────────────────────────────
@@ -246,15 +246,15 @@ class ClaimedTurn(Slots):
         version: str | None,
         status: str | None,
     ) -> None:
-        self.instance = instance
-        self.lease = lease
-        self.messages = messages
-        self.attempt = attempt
-        self.execution_id = execution_id
-        self.last_event_id = last_event_id
-        self.name = name
-        self.version = version
-        self.status = status
+        self.instance: str = instance
+        self.lease: str = lease
+        self.messages: list[tuple[int, str, int]] = messages
+        self.attempt: int = attempt
+        self.execution_id: int = execution_id
+        self.last_event_id: int = last_event_id
+        self.name: str | None = name
+        self.version: str | None = version
+        self.status: str | None = status
 
 
 class ClaimedWork(Slots):
@@ -274,15 +274,15 @@ class ClaimedWork(Slots):
         name: str | None,
         version: str | None,
     ) -> None:
-        self.row_id = row_id
-        self.token = token
-        self.item = item
-        self.attempt = attempt
-        self.instance = instance
-        self.session_id = session_id
-        self.tag = tag
-        self.name = name
-        self.version = version
+        self.row_id: int = row_id
+        self.token: str = token
+        self.item: str = item
+        self.attempt: int = attempt
+        self.instance: str | None = instance
+        self.session_id: str | None = session_id
+        self.tag: str | None = tag
+        self.name: str | None = name
+        self.version: str | None = version
 
 
 class Taken(Slots):
@@ -328,18 +328,18 @@ class Loaded(Slots):
         kv: dict[str, tuple[str, int]],
         kv_delta: dict[str, tuple[str | None, int]],
     ) -> None:
-        self.instance = instance
-        self.execution_id = execution_id
-        self.name = name
-        self.version = version
-        self.status = status
-        self.output = output
-        self.parent = parent
-        self.custom_status = custom_status
-        self.custom_status_version = custom_status_version
-        self.events = events
-        self.kv = kv
-        self.kv_delta = kv_delta
+        self.instance: str = instance
+        self.execution_id: int = execution_id
+        self.name: str = name
+        self.version: str | None = version
+        self.status: str = status
+        self.output: str | None = output
+        self.parent: str | None = parent
+        self.custom_status: str | None = custom_status
+        self.custom_status_version: int = custom_status_version
+        self.events: list[tuple[int, str]] = events
+        self.kv: dict[str, tuple[str, int]] = kv
+        self.kv_delta: dict[str, tuple[str | None, int]] = kv_delta
 
 
 class Renewal(Slots):
@@ -359,14 +359,14 @@ class Renewal(Slots):
         session_lock_ms: int = 0,
         session_idle_ms: int = 0,
     ) -> None:
-        self.now = now
-        self.leases = leases
-        self.lease_ms = lease_ms
-        self.work = work
-        self.work_lease_ms = work_lease_ms
-        self.session_owner = session_owner
-        self.session_lock_ms = session_lock_ms
-        self.session_idle_ms = session_idle_ms
+        self.now: int = now
+        self.leases: Sequence[tuple[str, str]] = leases
+        self.lease_ms: int = lease_ms
+        self.work: Sequence[tuple[int, str]] = work
+        self.work_lease_ms: int = work_lease_ms
+        self.session_owner: str | None = session_owner
+        self.session_lock_ms: int = session_lock_ms
+        self.session_idle_ms: int = session_idle_ms
 
 
 class Renewed(Slots):
@@ -375,9 +375,9 @@ class Renewed(Slots):
     __slots__ = ("lost_leases", "lost_work", "sessions")
 
     def __init__(self, lost_leases: list[int], lost_work: list[int], sessions: int = 0) -> None:
-        self.lost_leases = lost_leases
-        self.lost_work = lost_work
-        self.sessions = sessions
+        self.lost_leases: list[int] = lost_leases
+        self.lost_work: list[int] = lost_work
+        self.sessions: int = sessions
 
 
 class StoreError(RuntimeError):
@@ -449,12 +449,16 @@ class Provider(Store, Admin, Protocol):
 
     def version(self) -> int:
         """A number that changes when *another* process or connection has committed; cheap, no lock."""
+        ...
 
     def announce(self, owner: str) -> Callable[[], None]:
         """Make `owner` recognisably alive to other processes until the returned function is called or the process dies."""
+        ...
 
     def reclaim(self, now: int) -> int:
         """Free all leases (instances, work, sessions) whose owner is provably dead, in one transaction; returns how many rows."""
+        ...
 
     def sweep_sessions(self, now: int) -> int:
         """Delete sessions whose lease ended and that have no queued item; returns how many."""
+        ...

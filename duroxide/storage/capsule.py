@@ -5,11 +5,16 @@ Owns nothing but defaults for what a capsule does not have: no other process, no
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from duroxide.errors import ProviderError
 from duroxide.storage._capsule import CapsuleStore
+from duroxide.storage.base import Loaded, Renewal, Renewed, Request, Taken
+
+
+class _Load(Protocol):
+    def __call__(self, instance: str, execution_id: int | None = None, after: int = 0) -> Loaded | None: ...
 
 
 class CapsuleProvider:
@@ -23,8 +28,11 @@ class CapsuleProvider:
 
     def __init__(self, capsule: object, name: str = "capsule", admin: Any = None) -> None:
         store = CapsuleStore(capsule)
-        self.exchange, self.load, self.renew, self.close = store.exchange, store.load, store.renew, store.close
-        self.name = name
+        self.exchange: Callable[[Sequence[Request]], list[Taken]] = store.exchange
+        self.load: _Load = store.load
+        self.renew: Callable[[Renewal], Renewed] = store.renew
+        self.close: Callable[[], None] = store.close
+        self.name: str = name
         self._admin = admin
 
     @property

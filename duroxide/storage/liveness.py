@@ -46,7 +46,7 @@ class Owners:
     """The owners of one database file; their files stand in `{path}-owners/`."""
 
     def __init__(self, path: str) -> None:
-        self.directory = os.path.realpath(path) + "-owners"
+        self.directory: str = os.path.realpath(path) + "-owners"
 
     def announce(self, owner: str) -> Callable[[], None]:
         """Hold the file of `owner` locked until the returned function is called. OSError if that cannot be."""

@@ -47,7 +47,9 @@ def _kind(item: str) -> str:
 
 class Execution:
     def __init__(self, now: int, pin: tuple[int, int, int] | None) -> None:
-        self.status, self.pin, self.started_at = "Running", pin, now
+        self.status: str = "Running"
+        self.pin: tuple[int, int, int] | None = pin
+        self.started_at: int = now
         self.output: str | None = None
         self.completed_at: int | None = None
         self.events: dict[int, tuple[str, str]] = {}  # id -> (type, JSON)
@@ -55,10 +57,13 @@ class Execution:
 
 class Instance:
     def __init__(self, name: str, version: str, parent: str | None, now: int) -> None:
-        self.name, self.version, self.parent = name, version, parent
-        self.current, self.created_at = 1, now
+        self.name: str = name
+        self.version: str = version
+        self.parent: str | None = parent
+        self.current: int = 1
+        self.created_at: int = now
         self.custom_status: str | None = None
-        self.custom_status_version = 0
+        self.custom_status_version: int = 0
         self.executions: dict[int, Execution] = {}
         self.kv: dict[str, tuple[str, int]] = {}
         self.kv_delta: dict[str, tuple[str | None, int]] = {}
@@ -66,15 +71,22 @@ class Instance:
 
 class Message:
     def __init__(self, instance: str, item: str, visible_at: int) -> None:
-        self.instance, self.item, self.visible_at = instance, item, visible_at
+        self.instance: str = instance
+        self.item: str = item
+        self.visible_at: int = visible_at
         self.token: str | None = None
-        self.attempts = 0
+        self.attempts: int = 0
 
 
 class WorkRow:
     def __init__(self, item: str, instance: str, execution_id: int, activity_id: int, session: str | None, tag: str | None) -> None:
-        self.item, self.key, self.session, self.tag = item, (instance, execution_id, activity_id), session, tag
-        self.visible_at = self.until = self.attempts = 0
+        self.item: str = item
+        self.key: tuple[str, int, int] = (instance, execution_id, activity_id)
+        self.session: str | None = session
+        self.tag: str | None = tag
+        self.visible_at: int = 0
+        self.until: int = 0
+        self.attempts: int = 0
         self.token: str | None = None
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from duroxide.storage.memory import Instance, State
 
 _ENDED = ("Completed", "Failed", "ContinuedAsNew")
-_DELETED = ("instances_deleted", "executions_deleted", "events_deleted", "queue_messages_deleted")
-_PRUNED = ("instances_processed", "executions_deleted", "events_deleted")
+_DELETED: tuple[str, ...] = ("instances_deleted", "executions_deleted", "events_deleted", "queue_messages_deleted")
+_PRUNED: tuple[str, ...] = ("instances_processed", "executions_deleted", "events_deleted")
 
 
 class MemoryAdmin:

@@ -42,8 +42,8 @@ class World:
     """`now` is in Unix ms and moves by `later`."""
 
     def __init__(self, store: Any) -> None:
-        self.store = store
-        self.now = START
+        self.store: Any = store
+        self.now: int = START
 
     def later(self, ms: int) -> None:
         self.now += ms
