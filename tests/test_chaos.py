@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doctored import healthy
 
 import duroxide
 from duroxide.storage.sqlite import open_sqlite
@@ -110,6 +111,7 @@ def storm(nursery: Nursery, seconds: float, instances: int, seed: int) -> None:
             assert result.output == [n, 3, 2 * n, True, str(3 * n)], f"i{n}: {result}"
             assert facts.look(f"i{n}") == "Completed"
             check_history(client, f"i{n}")
+        healthy(nursery.path)
     finally:
         native.close()
 

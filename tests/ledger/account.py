@@ -1,6 +1,6 @@
 """What must hold of a ledger and its store after any chaos, and a watch that reads what was acknowledged again and again.
 
-Owns the window in which an activity may run again. Refuses to know how the chaos was made: the ledger says who was killed or stood still.
+Refuses to know how the chaos was made: the ledger says who was killed and who stood still; `reruns.py` has what that excuses.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from faults.checks import Wrong, check_history
 from ledger.bank import Line
+from ledger.reruns import check_reruns
 
 ENDS = ("OrchestrationCompleted", "OrchestrationFailed")
-FOREVER = float("inf")
 
 
 def check(lines: list[Line], native: Any, lease_s: float) -> None:
@@ -28,6 +28,9 @@ def check(lines: list[Line], native: Any, lease_s: float) -> None:
                 histories[child] = events_of(native, child)
     for line in told:
         check_end(line["instance"], native, histories[line["instance"]])
+    for line in (line for line in lines if line["kind"] == "ended"):
+        if (found := json.loads(native.load(line["instance"], None).output)) != line["output"]:
+            raise Wrong(f"{line['instance']} had the result {line['output']}, now it is {found}")
     check_results(lines, histories)
     check_money(lines, told, native)
     check_slips(lines, histories)
@@ -74,18 +77,20 @@ def check_results(lines: list[Line], histories: dict[str, list[dict[str, Any]]])
 
 def check_money(lines: list[Line], told: list[Line], native: Any) -> None:
     """Each transfer took once, and gave once or gave back once; what is done again under the same key counts once."""
-    moved: dict[str, dict[str, int]] = defaultdict(dict)
+    moved: dict[str, dict[str, tuple[str, int]]] = defaultdict(dict)
     for line in lines:
         if line["kind"] == "ran" and line["step"] in ("debit", "credit", "refund"):
-            moved[line["key"]][line["step"]] = line["amount"]
+            move = line["account"], line["amount"]
+            if moved[line["key"]].setdefault(line["step"], move) != move:
+                raise Wrong(f"{line['instance']}: {line['step']} was {moved[line['key']][line['step']]}, then {move}")
     for line in told:
         if line["story"] == "transfer":
             end, key, *_ = json.loads(native.load(line["instance"], None).output)
-            steps = moved.pop(key, {})
-            if (end, set(steps)) != (("refunded", {"debit", "refund"}) if line["given"][3] else ("moved", {"debit", "credit"})):
-                raise Wrong(f"{line['instance']}: {end}, but the ledger has {steps}")
-            if sum(steps.values()):
-                raise Wrong(f"{line['instance']}: money is lost or made: {steps}")
+            source, target, amount, fails = line["given"]
+            back = {"refund": (source, amount)} if fails else {"credit": (target, amount)}
+            steps, wanted = moved.pop(key, {}), {"debit": (source, -amount), **back}
+            if end != ("refunded" if fails else "moved") or steps != wanted:
+                raise Wrong(f"{line['instance']}: {end}, but the ledger has {steps} in the place of {wanted}")
     if moved:
         raise Wrong(f"money was moved for nobody: {dict(moved)}")
 
@@ -100,31 +105,6 @@ def check_slips(lines: list[Line], histories: dict[str, list[dict[str, Any]]]) -
     for slip in (line["slip"] for line in lines if line["kind"] == "heard"):
         if taken[slip] != 1:
             raise Wrong(f"slip {slip} was taken {taken[slip]} times")
-
-
-def check_reruns(lines: list[Line], lease_s: float) -> int:
-    """A call comes again only if who made it was killed, or one of both stood still. How many came again."""
-    killed = {line["worker"]: line["at"] for line in lines if line["kind"] == "killing"}
-    gaps: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in lines:
-        if line["kind"] == "gap":
-            gaps[line["worker"]].append((line["since"], line["at"]))
-        elif line["kind"] == "stopping":
-            gaps[line["worker"]].append((line["at"], FOREVER if line["worker"] in killed else line["at"]))
-    last: dict[tuple[str, str, str], Line] = {}
-    again = 0
-    for line in (line for line in lines if line["kind"] == "ran"):
-        call = (line["instance"], line["key"], line["step"])
-        before = last.get(call)
-        last[call] = line
-        if before is None:
-            continue
-        again += 1
-        stood = [gap for worker in (before["worker"], line["worker"]) for gap in gaps[worker]]
-        inside = any(since <= line["at"] and until + lease_s >= before["at"] for since, until in stood)
-        if not inside and killed.get(before["worker"], FOREVER) > line["at"]:
-            raise Wrong(f"{call} ran again for no reason: {before}, then {line}")
-    return again
 
 
 class Watch:

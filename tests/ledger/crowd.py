@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from doctored import healthy
 from faults.bugs import BUGS
 from faults.checks import Wrong
-from ledger.account import Watch, check, check_reruns
+from ledger.account import Watch, check
 from ledger.bank import Ledger
+from ledger.reruns import EVERYONE, check_reruns
 
 import duroxide
 from duroxide.storage.sqlite import open_sqlite
@@ -55,6 +57,7 @@ class Plan:
     implementation: str = "c"
     bug: str | None = None  # one of faults/bugs.py, or "not_renewed"
     steps: int = 20  # of a statement
+    stories: tuple[str, ...] = ("transfer", "transfer", "transfer", "till", "transfer", "statement", "transfer", "till")
 
 
 class Crowd:
@@ -110,12 +113,18 @@ class Crowd:
                 os.kill(self.alive[name], signal.SIGCONT)
 
     def lock_out(self) -> None:
+        since = time.monotonic()
         subprocess.run([sys.executable, "-c", LOCKER, self.path, str(self.plan.locked_for_s)], check=True)
+        if self.plan.locked_for_s > self.plan.lease_s / 3:
+            self.ledger.write("gap", worker=EVERYONE, since=since)
         self.counts["locked"] += 1
 
     def again_and_again(self, strike: Callable[[], None], every_s: float) -> None:
         while not self.over.wait(every_s):
-            strike()
+            try:
+                strike()
+            except Exception as error:  # else the run would go on without
+                self.fail(f"{strike.__name__}: {error!r}")
 
     # ── the clients ──
 
@@ -132,12 +141,13 @@ class Crowd:
 
     def story(self, n: int) -> None:
         lots = random.Random(n)
-        if n % 8 == 5:
-            name, given = "statement", self.plan.steps
-        elif n % 4 == 3:
-            name, given = "till", [lots.randint(2, 5), []]
+        name = self.plan.stories[n % len(self.plan.stories)]
+        if name == "statement":
+            given: Any = self.plan.steps
+        elif name == "till":
+            given = [lots.randint(2, 5), []]
         else:
-            name, given = "transfer", [f"a{lots.randint(0, 9)}", f"b{lots.randint(0, 9)}", lots.randint(1, 100), lots.random() < 0.3]
+            given = [f"a{lots.randint(0, 9)}", f"b{lots.randint(0, 9)}", lots.randint(1, 100), lots.random() < 0.3]
         instance, began = f"{name}-{n}", time.monotonic()
         self.client.start_orchestration(instance, name, given)
         self.took["start"].append(time.monotonic() - began)
@@ -146,7 +156,8 @@ class Crowd:
         for k in range(given[0] if name == "till" else 0):
             self.client.enqueue_event(instance, "slips", f"{instance}-{k}")
             self.ledger.write("heard", slip=f"{instance}-{k}")
-        self.client.wait_for_orchestration(instance, int(self.plan.patience_s * 1000))
+        ended = self.client.wait_for_orchestration(instance, int(self.plan.patience_s * 1000))
+        self.ledger.write("ended", instance=instance, output=ended.output)
         self.took["story"].append(time.monotonic() - began)
 
     def fail(self, fault: str) -> None:
@@ -185,6 +196,7 @@ class Crowd:
             self.watch.look(instance)
         if self.native._cold.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
             raise Wrong("the file is damaged")
+        healthy(self.path, wrong=Wrong)
         found = {f"{name} p{share:g} s": round(sorted(took)[int(len(took) * share / 100)], 3) for name, took in self.took.items() for share in (50, 99)}
         found |= {f"{name} max s": round(max(took), 3) for name, took in self.took.items()}
         ran = sum(line["kind"] == "ran" for line in lines)

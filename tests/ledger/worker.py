@@ -36,6 +36,20 @@ def none_lost(renew: Callable[[Renewal], Renewed]) -> Callable[[Renewal], Renewe
     return lambda renewal: Renewed([], [], renew(renewal).sessions)
 
 
+def slow_said(renew: Callable[[Renewal], Renewed], ledger: Ledger, worker: str, lease_s: float) -> Callable[[Renewal], Renewed]:
+    """Whoever could not write for a third of a lease stood still as well."""
+
+    def renewing(renewal: Renewal) -> Renewed:
+        since = time.monotonic()
+        try:
+            return renew(renewal)
+        finally:
+            if time.monotonic() - since > lease_s / 3:
+                ledger.write("gap", worker=worker, since=since)
+
+    return renewing
+
+
 def run(name: str, job: dict[str, Any]) -> None:
     ledger, lease_s = Ledger(job["ledger"]), job["lease_ms"] / 1_000
     native = open_sqlite(job["path"], synchronous="normal", implementation=job["implementation"])
@@ -45,6 +59,7 @@ def run(name: str, job: dict[str, Any]) -> None:
         if job["bug"] == "lost_lease_ignored":
             native.renew = none_lost(native.renew)  # type: ignore[method-assign]
         native.exchange = BUGS[job["bug"]](native.exchange)  # type: ignore[method-assign]
+    native.renew = slow_said(native.renew, ledger, name, lease_s)  # type: ignore[method-assign]
     options = duroxide.RuntimeOptions(
         dispatcher_poll_interval_ms=20, orchestrator_lock_timeout_ms=job["lease_ms"], worker_lock_timeout_ms=job["lease_ms"],
         orchestration_concurrency=1, worker_concurrency=3,
