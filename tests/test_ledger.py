@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 
 def small(**changed: Any) -> Plan:
     plan: dict[str, Any] = {
-        "processes": 3, "seconds": 3, "clients": 3, "pause_s": 0.05, "lease_s": 1, "kill_s": 0.5, "stop_s": 0.7, "lock_s": 1.0, "locked_for_s": 0.5,
+        "processes": 3, "seconds": 2, "clients": 3, "pause_s": 0.05, "lease_s": 1, "kill_s": 0.5, "stop_s": 0.7, "lock_s": 1.0, "locked_for_s": 0.5,
     }  # fmt: skip
     return Plan(**{**plan, **changed})
 
