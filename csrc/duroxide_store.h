@@ -34,6 +34,7 @@ enum {
 
 /* A message with this visible_at waits for its instance to be born. */
 #define DX_PARKED ((int64_t)1 << 62)
+#define DX_NO_EVENTS ((int64_t)1 << 62) /* as `after` of load */
 
 typedef struct { const char *p; int64_t n; } dx_str;
 
@@ -220,7 +221,8 @@ typedef struct {
     uint32_t size; /* sizeof(dx_store_v1) */
     void *self;    /* handed to every function; kept alive by the capsule */
     int (*exchange)(void *self, const dx_request *requests, int64_t n, dx_exchanged *out, dx_error *error);
-    /* execution_id 0: the current one; only events with an id above `after` */
+    /* execution_id 0: the current one; only events with an id above `after`. From DX_NO_EVENTS on: neither events nor, unless the
+     * store finds it easier, the key-value entries. */
     int (*load)(void *self, dx_str instance, int64_t execution_id, int64_t after, dx_loaded *out, dx_error *error);
     int (*renew)(void *self, const dx_renewal *renewal, dx_renewed *out, dx_error *error);
     void (*release)(void *self, void *memory); /* of a result; NULL is fine */

@@ -164,24 +164,16 @@ static void load_instance(dx_tx *tx, dx_str instance, int64_t execution_id, dx_l
 {
     dx_query q = dx_use(tx, DX_load_instance);
     dx_put_text(&q, instance);
+    dx_put_int(&q, execution_id);
     if ((out->found = dx_row(&q)) != 0) {
-        out->execution_id = execution_id ? execution_id : dx_int(&q, 0);
+        out->execution_id = dx_int(&q, 0);
         out->name = dx_keep(&q, 1);
         out->version = dx_keep(&q, 2);
         out->parent = dx_keep(&q, 3);
         out->custom_status = dx_keep(&q, 4);
         out->custom_status_version = dx_int(&q, 5);
-    }
-    dx_finish(&q);
-    if (!out->found) return;
-    q = dx_use(tx, DX_load_execution);
-    dx_put_text(&q, instance);
-    dx_put_int(&q, out->execution_id);
-    out->status = (dx_str){"Running", 7};
-    out->output = (dx_str){NULL, -1};
-    if (dx_row(&q)) {
-        out->status = dx_keep(&q, 0);
-        out->output = dx_keep(&q, 1);
+        out->status = dx_keep(&q, 6);
+        out->output = dx_keep(&q, 7);
     }
     dx_finish(&q);
 }
@@ -218,7 +210,9 @@ int dx_sqlite_load(void *self, dx_str instance, int64_t execution_id, int64_t af
     dx_tx tx = start(store, store->reader, "load", error);
     sqlite3_mutex *mutex = hold(store->reader);
     *out = (dx_loaded){.found = 0};
-    if (dx_begin(&tx, DX_begin_read) == 0) {
+    if (after >= DX_NO_EVENTS) { /* one statement is a transaction by itself */
+        load_instance(&tx, instance, execution_id, out);
+    } else if (dx_begin(&tx, DX_begin_read) == 0) {
         load_instance(&tx, instance, execution_id, out);
         if (out->found && !tx.failed) {
             load_events(&tx, instance, after, out);

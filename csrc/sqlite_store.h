@@ -28,7 +28,7 @@ extern dx_sqlite_api dx_api;
     W(work_put) R(work_get) W(work_drop) W(work_cancel) W(work_back) W(work_renew) W(work_expire) W(work_ready) W(work_next) \
     W(work_tag) W(work_session) W(work_of_session) W(work_row) W(work_lock) W(work_lease_next) \
     W(session_get) W(session_put) W(session_touch) W(session_renew) \
-    R(load_instance) R(load_execution) R(load_events) R(load_kv) R(load_kv_delta)
+    R(load_instance) R(load_events) R(load_kv) R(load_kv_delta)
 
 #define X(name) DX_##name,
 typedef enum { DX_STATEMENTS(X, X) DX_STATEMENT_COUNT } dx_statement;

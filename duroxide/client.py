@@ -29,12 +29,11 @@ from .results import (
 )
 from .runtime import clock
 from .storage._queue import Queue
-from .storage.base import Done, Loaded, Provider, Request
+from .storage.base import NO_EVENTS, Done, Loaded, Provider, Request
 
 _T = TypeVar("_T")
 
 UNLIMITED = 1 << 62
-NO_EVENTS = UNLIMITED  # load(after=...) that reads the instance's row and none of its history
 BULK_LIMIT = 1_000  # instances that a bulk call touches if its filter has no limit
 FOREVER = float("inf")
 _FAILURES = {"Configuration": errors.NondeterminismError, "Poison": errors.PoisonError}

@@ -16,6 +16,7 @@ REFUSED = 2  # the store's constraints refuse it (duplicate event id, ...): noth
 
 # A message that waits for its instance to be born (CancelInstance of an unknown id) is parked at this time.
 PARKED = 1 << 62
+NO_EVENTS = 1 << 62  # as `after` of load
 
 KV_SET, KV_CLEAR, KV_CLEAR_ALL = 0, 1, 2
 
@@ -407,7 +408,10 @@ class Store(Protocol):
     def exchange(self, requests: Sequence[Request]) -> list[Taken]: ...
 
     def load(self, instance: str, execution_id: int | None = None, after: int = 0) -> Loaded | None:
-        """The instance (None if unknown) with the events of `execution_id` (None: current) whose id is > `after`."""
+        """The instance (None if unknown) with the events of `execution_id` (None: current) whose id is > `after`.
+
+        From NO_EVENTS on it is for the status: no events, and key-value entries only if that is easier.
+        """
 
     def renew(self, renewal: Renewal) -> Renewed: ...
 

@@ -197,9 +197,11 @@ HOT: dict[str, str] = {
     "session_renew": "UPDATE sessions INDEXED BY dx_session_owner SET locked_until = ?1"
     " WHERE worker_id = ?2 AND locked_until > ?3 AND last_activity_at >= ?4",
     # ── load ──
-    "load_instance": "SELECT current_execution_id, orchestration_name, orchestration_version, parent_instance_id, custom_status,"
-    " custom_status_version FROM instances WHERE instance_id = ?1",
-    "load_execution": "SELECT status, output FROM executions WHERE instance_id = ?1 AND execution_id = ?2",
+    # instance, execution or 0: the current one
+    "load_instance": "SELECT COALESCE(NULLIF(?2, 0), current_execution_id), orchestration_name, orchestration_version,"
+    " parent_instance_id, custom_status, custom_status_version, COALESCE(e.status, 'Running'), e.output FROM instances i"
+    " LEFT JOIN executions e ON e.instance_id = i.instance_id AND e.execution_id = COALESCE(NULLIF(?2, 0), current_execution_id)"
+    " WHERE i.instance_id = ?1",
     # instance, execution, after
     "load_events": "SELECT event_id, event_data FROM history WHERE instance_id = ?1 AND execution_id = ?2 AND event_id > ?3"
     " ORDER BY event_id",

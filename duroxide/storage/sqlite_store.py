@@ -20,6 +20,7 @@ from duroxide.storage.base import (
     KV_CLEAR_ALL,
     KV_SET,
     LOST,
+    NO_EVENTS,
     OK,
     REFUSED,
     Loaded,
@@ -191,12 +192,12 @@ class PythonStore:
 
     def load(self, instance: str, execution_id: int | None = None, after: int = 0) -> Loaded | None:
         with self._transaction("load", False) as tx:
-            found = tx.row("load_instance", instance)
+            found = tx.row("load_instance", instance, execution_id or 0)
             if found is None:
                 return None
-            current, name, version, parent, custom_status, status_version = found
-            execution = execution_id or current
-            status, output = tx.row("load_execution", instance, execution) or ("Running", None)
+            execution, name, version, parent, custom_status, status_version, status, output = found
+            if after >= NO_EVENTS:
+                return Loaded(instance, execution, name, version, status, output, parent, custom_status, status_version, [], {}, {})
             events = tx.rows("load_events", instance, execution, after)
             kv = {key: (value, at) for key, value, at in tx.rows("load_kv", instance)}
             delta = {key: (value, at) for key, value, at in tx.rows("load_kv_delta", instance)}
