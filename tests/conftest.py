@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # for `bench`; at the end, so that an installed package is the one that is tested
 if not (ROOT / "duroxide").exists():  # .ci/wheels.py: an installed wheel is tested, and what speaks of the sources has nothing to read
     collect_ignore = ["test_docs.py", "test_layers.py", "test_stubs.py"]
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started this run in the background; tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
