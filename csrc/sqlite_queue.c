@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWEEP_LIMIT = 256, FRONTIER_AFTER = 64, FRONTIER_MS = 1000 };
+enum { SWEEP_LIMIT = 256, FRONTIER_AFTER = 64, FRONTIER_MS = 1000, LOOK_AT_ONCE = 64 };
 
 void dx_come_due(dx_taken *out, int64_t at)
 {
@@ -152,7 +152,11 @@ static int is_birth(dx_claim *c, dx_str instance, dx_str token, dx_claimed_messa
         settle_orphans(c, instance, *batch, *n);
         return 0;
     }
-    dx_query q = dx_use(c->tx, DX_message_unpark);
+    dx_query q = dx_use(c->tx, DX_message_parked);
+    dx_put_text(&q, instance);
+    dx_put_int(&q, DX_PARKED);
+    if (!dx_any(&q)) return 1;
+    q = dx_use(c->tx, DX_message_unpark);
     dx_put_int(&q, c->now);
     dx_put_text(&q, instance);
     dx_put_int(&q, DX_PARKED);
@@ -164,7 +168,6 @@ static void read_turn(dx_claim *c, dx_claimed_turn *turn)
 {
     dx_query q = dx_use(c->tx, DX_turn_get);
     dx_put_text(&q, turn->instance);
-    turn->name = turn->version = turn->status = (dx_str){NULL, -1};
     if (dx_row(&q)) {
         turn->name = dx_keep(&q, 0);
         turn->version = dx_keep(&q, 1);
@@ -196,14 +199,18 @@ static void lease(dx_claim *c, const dx_claimed_turn *turn)
     dx_run(&q);
 }
 
-/* `kept`: the live lease that this owner has on it, n -1 for none. */
-static void claim_instance(dx_claim *c, dx_str instance, dx_str kept)
+/* `kept`: the live lease that this owner has on it, n -1 for none. `born`: does it have a row? */
+static void claim_instance(dx_claim *c, dx_str instance, dx_str kept, int born)
 {
-    dx_claimed_turn turn = {.instance = instance, .lease = kept.n >= 0 ? kept : dx_new_token(c->tx, c->appetite->owner)};
+    static const dx_str none = {NULL, -1};
+    dx_claimed_turn turn = {
+        .instance = instance, .lease = kept.n >= 0 ? kept : dx_new_token(c->tx, c->appetite->owner),
+        .name = none, .version = none, .status = none,
+    };
     int64_t n;
     dx_claimed_message *batch = read_batch(c, instance, turn.lease, &n);
     if (n == 0 || c->tx->failed) return;
-    read_turn(c, &turn);
+    if (born) read_turn(c, &turn);
     if (kept.n < 0 && turn.execution_id == 0 && !is_birth(c, instance, turn.lease, &batch, &n)) return;
     if (kept.n < 0 && is_between(c, &turn, batch, n)) return;
     turn.messages = batch;
@@ -240,7 +247,7 @@ static void claim_routed(dx_claim *c)
         if (!found) return;
         at = (dx_str){token.p, token.n + 1}; /* the copy ends in NUL: the next possible token */
         if (!dx_owns(owner, token)) continue;
-        if (dx_lease_live(c->tx, instance, token, c->now)) claim_instance(c, instance, token);
+        if (dx_lease_live(c->tx, instance, token, c->now)) claim_instance(c, instance, token, 1);
         else untag(c->tx, instance);
     }
 }
@@ -252,34 +259,45 @@ static int fits(const dx_appetite *a, dx_query *q, int column)
     return pin >= a->versions[0] && pin <= a->versions[1];
 }
 
-typedef enum { NOTHING, CLAIM, CLAIM_KEPT, CLAIM_EXPIRED, ROUTE } dx_finding;
-typedef struct { dx_finding finding; int64_t row_id; dx_str instance, token; int64_t until; } dx_ready;
+typedef enum { PASS, CLAIM, CLAIM_KEPT, CLAIM_EXPIRED, ROUTE } dx_finding;
+typedef struct { dx_finding finding; int born; int64_t row_id; dx_str instance, token; int64_t until; } dx_ready;
 
-/* The next ready row that asks for something to be done; moves the frontier over those that do not. */
-static dx_ready look(dx_claim *c, dx_frontier *f)
+static dx_finding judge(const dx_claim *c, dx_query *q, dx_str token)
 {
-    dx_ready r = {NOTHING, 0, {NULL, -1}, {NULL, -1}, 0};
+    int live = token.n >= 0 && dx_int(q, 4) > c->now;
+    if (live && dx_owns(c->appetite->owner, token)) return CLAIM_KEPT;
+    if (live && memchr(token.p, ':', (size_t)token.n)) return ROUTE;
+    if (live || !fits(c->appetite, q, 5)) return PASS;
+    return token.n >= 0 ? CLAIM_EXPIRED : CLAIM;
+}
+
+/* Is it among those found already? A claim takes all messages of its instance. */
+static int found_before(const dx_ready *found, int64_t n, dx_str instance)
+{
+    while (n-- > 0)
+        if (found[n].finding != ROUTE && dx_same(found[n].instance, instance)) return 1;
+    return 0;
+}
+
+/* The next ready rows that ask for something to be done, one for each instance to be claimed; moves the frontier over the others. */
+static int64_t look(dx_claim *c, dx_frontier *f, dx_ready *found, int64_t room)
+{
+    int64_t n = 0;
     dx_query q = dx_use(c->tx, DX_message_ready);
     dx_put_int(&q, f->visible_at);
     dx_put_int(&q, c->now);
     dx_put_int(&q, f->row_id);
-    while (r.finding == NOTHING && dx_row(&q)) {
+    while (n < room && dx_row(&q)) {
         f->row_id = dx_int(&q, 0);
         f->visible_at = dx_int(&q, 1);
         dx_str token = dx_text(&q, 3);
-        int live = token.n >= 0 && dx_int(&q, 4) > c->now;
-        if (live && dx_owns(c->appetite->owner, token)) r.finding = CLAIM_KEPT;
-        else if (live && memchr(token.p, ':', (size_t)token.n)) r.finding = ROUTE;
-        else if (live || !fits(c->appetite, &q, 5)) f->passed++;
-        else r.finding = token.n >= 0 ? CLAIM_EXPIRED : CLAIM;
-        if (r.finding == NOTHING) continue;
-        r.row_id = f->row_id;
-        r.instance = dx_keep(&q, 2);
-        if (token.n >= 0) r.token = dx_keep(&q, 3);
-        r.until = dx_int(&q, 4);
+        dx_finding finding = judge(c, &q, token);
+        if (finding == PASS) f->passed++;
+        if (finding == PASS || (finding != ROUTE && found_before(found, n, dx_text(&q, 2)))) continue;
+        found[n++] = (dx_ready){finding, !dx_is_null(&q, 6), f->row_id, dx_keep(&q, 2), dx_copy(c->tx, token), dx_int(&q, 4)};
     }
     dx_finish(&q);
-    return r;
+    return n;
 }
 
 static void route(dx_claim *c, const dx_ready *r)
@@ -291,9 +309,20 @@ static void route(dx_claim *c, const dx_ready *r)
     dx_run(&q);
 }
 
+static void take_up(dx_claim *c, const dx_ready *r)
+{
+    if (r->finding == ROUTE) {
+        route(c, r);
+        return;
+    }
+    if (r->finding == CLAIM_EXPIRED) untag(c->tx, r->instance); /* the old holder's clock may be ahead: leave none behind */
+    claim_instance(c, r->instance, r->finding == CLAIM_KEPT ? r->token : (dx_str){NULL, -1}, r->born);
+}
+
 static void claim_ready(dx_claim *c)
 {
     dx_sqlite *store = c->tx->store;
+    const dx_taken *out = c->out;
     const dx_appetite *a = c->appetite;
     dx_frontier *f = &store->frontier;
     int same = f->version_mode == a->version_mode && memcmp(f->versions, a->versions, sizeof f->versions) == 0;
@@ -304,14 +333,12 @@ static void claim_ready(dx_claim *c)
         memcpy(f->versions, a->versions, sizeof f->versions);
     }
     dx_frontier at = *f; /* a copy: what runs below may make the store forget its own */
-    while (c->out->n_turns < a->turns && !c->tx->failed) {
-        dx_ready r = look(c, &at);
-        if (r.finding == NOTHING || c->tx->failed) break;
-        if (r.finding == ROUTE) route(c, &r);
-        else {
-            if (r.finding == CLAIM_EXPIRED) untag(c->tx, r.instance); /* the old holder's clock may be ahead: leave none behind */
-            claim_instance(c, r.instance, r.finding == CLAIM_KEPT ? r.token : (dx_str){NULL, -1});
-        }
+    while (out->n_turns < a->turns && !c->tx->failed) {
+        int64_t room = a->turns - out->n_turns < LOOK_AT_ONCE ? a->turns - out->n_turns : LOOK_AT_ONCE;
+        dx_ready *found = dx_take(c->tx, (size_t)room * sizeof *found);
+        int64_t n = found ? look(c, &at, found, room) : 0;
+        for (int64_t i = 0; i < n && !c->tx->failed; i++) take_up(c, &found[i]);
+        if (n == 0) break;
     }
     *f = at;
 }

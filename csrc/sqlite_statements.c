@@ -176,6 +176,16 @@ void dx_put_text(dx_query *q, dx_str text)
     else check(q, dx_api.bind_text64(q->statement, ++q->at, text.p ? text.p : "", (uint64_t)text.n, SQLITE_STATIC, SQLITE_UTF8));
 }
 
+void dx_put_stamp(dx_query *q)
+{
+    if (q->tx->stamp.p == NULL) {
+        dx_query now = dx_use(q->tx, DX_stamp);
+        if (dx_row(&now)) q->tx->stamp = dx_keep(&now, 0);
+        dx_finish(&now);
+    }
+    dx_put_text(q, q->tx->stamp);
+}
+
 int dx_row(dx_query *q)
 {
     if (q->tx->failed) return 0;
@@ -188,6 +198,13 @@ int dx_row(dx_query *q)
 void dx_finish(dx_query *q)
 {
     dx_api.reset(q->statement);
+}
+
+int dx_any(dx_query *q)
+{
+    int any = dx_row(q);
+    dx_finish(q);
+    return any;
 }
 
 int64_t dx_run(dx_query *q)

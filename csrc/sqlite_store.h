@@ -18,14 +18,14 @@ extern dx_sqlite_api dx_api;
 
 /* ── statements: names of duroxide.storage.sqlite_sql.HOT; W on the writing connection only, R on both ── */
 #define DX_STATEMENTS(W, R) \
-    W(begin) R(begin_read) R(commit) R(rollback) \
-    R(lease_get) W(lease_put) W(lease_drop) W(lease_renew) W(lease_expired) W(lease_next) \
-    W(message_put) W(message_drop) W(message_free) W(message_unroute) W(message_back) \
+    W(begin) R(begin_read) R(commit) R(rollback) W(stamp) \
+    R(lease_get) W(lease_put) W(lease_drop) W(lease_end) W(lease_renew) W(lease_expired) W(lease_next) \
+    W(message_put) W(message_drop) W(message_carries) W(message_free) W(message_unroute) W(message_back) \
     W(message_ready) W(message_next) W(message_routed) W(message_route) W(message_batch) W(message_tag) W(message_untag) \
-    W(message_adopt) W(message_later) W(message_delete) W(message_defer) W(message_unpark) \
+    W(message_adopt) W(message_later) W(message_delete) W(message_defer) W(message_parked) W(message_unpark) \
     W(turn_get) W(instance_put) W(execution_put) W(execution_end) W(event_put) W(custom_status_put) \
     W(kv_put) W(kv_clear_delta) W(kv_clear_store) W(kv_any) W(kv_merge_put) W(kv_merge_drop) W(kv_merge_end) \
-    W(work_put) R(work_get) W(work_drop) W(work_cancel) W(work_back) W(work_renew) W(work_expire) W(work_ready) W(work_next) \
+    W(work_put) R(work_get) W(work_drop) W(work_end) W(work_cancel) W(work_back) W(work_renew) W(work_expire) W(work_ready) W(work_next) \
     W(work_tag) W(work_session) W(work_of_session) W(work_row) W(work_lock) W(work_lease_next) \
     W(session_get) W(session_put) W(session_touch) W(session_renew) \
     R(load_instance) R(load_events) R(load_kv) R(load_kv_delta)
@@ -69,6 +69,7 @@ typedef struct {
     dx_arena arena;
     dx_error *error;
     const char *operation;
+    dx_str stamp; /* see dx_put_stamp */
     int failed;
     int constraint; /* the failure was a violated constraint */
 } dx_tx;
@@ -92,6 +93,7 @@ dx_query dx_use(dx_tx *tx, dx_statement which);
 void dx_put_int(dx_query *q, int64_t value);
 void dx_put_text(dx_query *q, dx_str text);
 void dx_put_null(dx_query *q);
+void dx_put_stamp(dx_query *q); /* when the row is made: one look at the clock a transaction */
 int dx_row(dx_query *q);    /* 1: a row, 0: no more, or failed */
 void dx_finish(dx_query *q);
 int64_t dx_run(dx_query *q); /* step once and finish: how many rows were changed, -1 on failure */
@@ -99,6 +101,7 @@ int64_t dx_int(dx_query *q, int column);
 int dx_is_null(dx_query *q, int column);
 dx_str dx_text(dx_query *q, int column); /* SQLite's memory: valid until the next step */
 dx_str dx_keep(dx_query *q, int column); /* copied */
+int dx_any(dx_query *q); /* step once and finish: is there a row? */
 
 int dx_open_connection(dx_connection *c, sqlite3 *db, const char *const *sql, int reads_only, dx_error *error);
 void dx_close_connection(dx_connection *c);

@@ -52,6 +52,7 @@ void dx_send(dx_tx *tx, const dx_message *m, int64_t now)
     dx_put_text(&q, m->instance);
     dx_put_text(&q, m->item);
     dx_put_int(&q, visible_at);
+    dx_put_stamp(&q);
     dx_run(&q);
     if (visible_at < tx->store->frontier.visible_at) dx_forget_frontier(tx->store);
 }
@@ -66,6 +67,7 @@ static void put_execution(dx_tx *tx, const dx_turn_done *t)
     dx_put_text(&q, t->version.n >= 0 ? t->version : (dx_str){"unknown", 7}); /* the column is NOT NULL */
     dx_put_int(&q, t->execution_id);
     dx_put_text(&q, t->parent);
+    dx_put_stamp(&q);
     dx_run(&q);
     q = dx_use(tx, DX_execution_put);
     dx_put_text(&q, t->instance);
@@ -74,6 +76,7 @@ static void put_execution(dx_tx *tx, const dx_turn_done *t)
         if (t->pinned[0] < 0) dx_put_null(&q);
         else dx_put_int(&q, t->pinned[i]);
     }
+    dx_put_stamp(&q);
     dx_run(&q);
 }
 
@@ -86,6 +89,7 @@ static void put_events(dx_tx *tx, const dx_turn_done *t)
         dx_put_int(&q, t->events[i].event_id);
         dx_put_text(&q, t->events[i].type);
         dx_put_text(&q, t->events[i].text);
+        dx_put_stamp(&q);
         dx_run(&q);
     }
 }
@@ -117,8 +121,7 @@ static void merge_kv(dx_tx *tx, dx_str instance)
     static const dx_statement steps[3] = {DX_kv_merge_put, DX_kv_merge_drop, DX_kv_merge_end};
     dx_query q = dx_use(tx, DX_kv_any);
     dx_put_text(&q, instance);
-    int any = dx_row(&q);
-    dx_finish(&q);
+    int any = dx_any(&q);
     for (int i = 0; any && i < 3; i++) {
         q = dx_use(tx, steps[i]);
         dx_put_text(&q, instance);
@@ -163,6 +166,7 @@ static int64_t put_work(dx_tx *tx, const dx_work_out *w, int64_t now, int64_t le
     dx_put_int(&q, w->activity_id);
     dx_put_text(&q, w->session_id);
     dx_put_text(&q, w->tag);
+    dx_put_stamp(&q);
     dx_run(&q);
     return dx_api.last_insert_rowid(tx->on->db);
 }
@@ -186,26 +190,60 @@ static void put_outbox(dx_tx *tx, const dx_turn_done *t, const dx_request *reque
     for (int64_t i = 0; i < t->n_messages && !tx->failed; i++) dx_send(tx, &t->messages[i], request->now);
 }
 
-/* The lease goes; what was handed out or routed under it and not consumed is anybody's again. */
-static void end_lease(dx_tx *tx, dx_str instance, dx_str token)
+/* What was handed out or routed under an ended lease and not consumed is anybody's again. */
+static void free_messages(dx_tx *tx, dx_str token)
 {
-    dx_query q = dx_use(tx, DX_lease_drop);
-    dx_put_text(&q, instance);
-    dx_run(&q);
+    dx_query q = dx_use(tx, DX_message_carries);
+    dx_put_text(&q, token);
+    if (!dx_any(&q)) return;
     q = dx_use(tx, DX_message_free);
     dx_put_text(&q, token);
-    if (dx_run(&q) > 0) dx_forget_frontier(tx->store);
+    dx_run(&q);
+    dx_forget_frontier(tx->store);
+}
+
+/* 0: it is not live. */
+static int end_lease(dx_tx *tx, dx_str instance, dx_str token, int64_t now)
+{
+    dx_query q = dx_use(tx, DX_lease_end);
+    dx_put_text(&q, instance);
+    dx_put_text(&q, token);
+    dx_put_int(&q, now);
+    return dx_run(&q) > 0;
+}
+
+/* Drops one acknowledged row; 0: it is not ours. */
+static int end_work(dx_tx *tx, const dx_work_key *ack, int64_t now)
+{
+    dx_query q = dx_use(tx, DX_work_end);
+    dx_put_int(&q, ack->row_id);
+    dx_put_text(&q, ack->token);
+    dx_put_int(&q, now);
+    if (dx_run(&q) != 0) return 1;
+    dx_str session; /* it has one, or is not ours */
+    if (!dx_work_live(tx, ack->row_id, ack->token, now, &session)) return 0;
+    drop_work(tx, ack->row_id, session, now);
+    return 1;
+}
+
+/* Is the turn still the caller's? Then the rows that it acknowledges go. Only the last thing that is asked may be a write. */
+static int admit(dx_tx *tx, const dx_turn_done *t, int64_t now)
+{
+    if (!t->keep && t->n_acks == 0) return end_lease(tx, t->instance, t->lease, now);
+    if (!dx_lease_live(tx, t->instance, t->lease, now)) return 0;
+    if (t->n_acks == 1) return end_work(tx, &t->acks[0], now);
+    dx_str *sessions = dx_take(tx, (size_t)t->n_acks * sizeof *sessions);
+    for (int64_t i = 0; i < t->n_acks && !tx->failed; i++)
+        if (!dx_work_live(tx, t->acks[i].row_id, t->acks[i].token, now, &sessions[i])) return 0;
+    for (int64_t i = 0; i < t->n_acks && !tx->failed; i++) drop_work(tx, t->acks[i].row_id, sessions[i], now);
+    return 1;
 }
 
 void dx_commit_turn(dx_tx *tx, const dx_turn_done *t, const dx_request *request, int32_t *code, dx_ids *held)
 {
-    dx_str *sessions = t->n_acks ? dx_take(tx, (size_t)t->n_acks * sizeof *sessions) : NULL;
     *code = DX_LOST;
-    if (tx->failed || !dx_lease_live(tx, t->instance, t->lease, request->now)) return;
-    for (int64_t i = 0; i < t->n_acks; i++)
-        if (!dx_work_live(tx, t->acks[i].row_id, t->acks[i].token, request->now, &sessions[i])) return;
+    if (!admit(tx, t, request->now) || tx->failed) return;
     *code = DX_DONE;
-    for (int64_t i = 0; i < t->n_acks && !tx->failed; i++) drop_work(tx, t->acks[i].row_id, sessions[i], request->now);
     for (int64_t i = 0; i < t->n_consumed && !tx->failed; i++) {
         dx_query q = dx_use(tx, DX_message_drop);
         dx_put_int(&q, t->consumed[i]);
@@ -216,7 +254,9 @@ void dx_commit_turn(dx_tx *tx, const dx_turn_done *t, const dx_request *request,
     put_events(tx, t);
     put_state(tx, t, request->now);
     put_outbox(tx, t, request, held);
-    if (!t->keep) end_lease(tx, t->instance, t->lease);
+    if (t->keep) return;
+    if (t->n_acks) end_lease(tx, t->instance, t->lease, request->now);
+    free_messages(tx, t->lease);
 }
 
 /* ── given back, finished work ──────────────────────────────────────────────────────────────────────────── */

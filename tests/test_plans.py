@@ -20,6 +20,7 @@ COLD = {
     "SELECT DISTINCT session_id FROM worker_queue WHERE instance_id": "SORT",  # one instance's sessions
     "DELETE FROM sessions WHERE locked_until": "SCAN sessions",  # every five minutes
     "DELETE FROM instance_locks WHERE lock_token >=": "SCAN instance_locks",  # after the death of an owner
+    "UPDATE worker_queue INDEXED BY dx_work_expiry SET lock_token": "SCAN worker_queue USING INDEX dx_work_expiry",  # then, too: what is held
 }
 
 
@@ -76,10 +77,14 @@ def test_claims_go_by_the_index_made_for_them(native: SqliteNative) -> None:
     expected = {
         "message_ready": "dx_orch_ready (visible_at>? AND visible_at<?)",
         "message_next": "dx_orch_ready (visible_at>?)",
+        "message_carries": "idx_orch_lock (lock_token=?)",
+        "message_free": "idx_orch_lock (lock_token=?)",
+        "message_back": "idx_orch_lock (lock_token=?)",
         "message_batch": "dx_orch_batch (instance_id=? AND visible_at<?)",
         "lease_expired": "dx_lock_expiry (locked_until<?)",
         "work_ready": "dx_work_ready (tag=? AND visible_at<?)",
         "work_expire": "dx_work_expiry (locked_until<?)",
+        "work_cancel": "idx_worker_activity (instance_id=? AND execution_id=? AND activity_id=?)",
         "work_of_session": "dx_work_session (session_id=?)",
         "turn_get": "history_1 (instance_id=? AND execution_id=?)",
         "load_events": "history_1 (instance_id=? AND execution_id=? AND event_id>?)",

@@ -185,7 +185,7 @@ def _free(connection: apsw.Connection, owner: str) -> int:
     for sql in (
         "DELETE FROM instance_locks WHERE lock_token >= ? AND lock_token < ?",
         "UPDATE orchestrator_queue SET lock_token = NULL, locked_until = NULL WHERE lock_token >= ? AND lock_token < ?",
-        "UPDATE worker_queue SET lock_token = NULL, locked_until = NULL WHERE lock_token >= ? AND lock_token < ?",
+        "UPDATE worker_queue INDEXED BY dx_work_expiry SET lock_token = NULL, locked_until = NULL WHERE lock_token >= ? AND lock_token < ?",
     ):
         connection.execute(sql, tokens)
         freed += connection.changes()

@@ -94,7 +94,7 @@ def _claim_ready(tx: Statements, appetite: Appetite, now: int, taken: Taken) -> 
         found = _look(tx, appetite, now, at)
         if found is None:
             return
-        row_id, visible_at, instance, token, until, _ = found
+        row_id, visible_at, instance, token, until = found[:5]
         at = (visible_at, row_id)
         live = token is not None and until > now
         if live and not _owns(appetite.owner, token):
@@ -110,7 +110,7 @@ def _look(tx: Statements, appetite: Appetite, now: int, at: tuple[int, int]) -> 
     rows = tx.each("message_ready", at[0], now, at[1])
     try:
         for row in rows:
-            token, until, pin = row[3:]
+            token, until, pin = row[3:6]
             if token is not None and until > now:
                 if ":" in token:
                     return row
@@ -147,7 +147,7 @@ def _claim_instance(tx: Statements, appetite: Appetite, now: int, taken: Taken, 
         if not any(_starts(item) for _, item, _ in batch):
             _settle_orphans(tx, instance, now, batch)
             return
-        if tx.run("message_unpark", now, instance, PARKED):
+        if tx.row("message_parked", instance, PARKED) and tx.run("message_unpark", now, instance, PARKED):
             batch = _batch(tx, instance, now, token)
     if kept is None and found is not None and found[3] == "ContinuedAsNew" and _between(tx, instance, now, batch):
         return

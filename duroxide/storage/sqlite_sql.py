@@ -9,7 +9,9 @@ Knows only tables: no connections, no cold calls, no rules about when a statemen
 #   held      lock_token = T, locked_until IS NULL      handed to the holder of lease T
 #   routed    lock_token = T, locked_until IS NOT NULL  met while its instance was leased by T: waits for T's owner
 #             (dx_orch_routed), so that nobody else passes over it again. The reference never sets or reads that locked_until.
+# idx_orch_lock has the reference's name: in a file of the reference it is there already, over all rows.
 INDEXES: tuple[str, ...] = (
+    "CREATE INDEX IF NOT EXISTS idx_orch_lock ON orchestrator_queue(lock_token) WHERE lock_token IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS dx_orch_ready ON orchestrator_queue(visible_at) WHERE lock_token IS NULL",
     "CREATE INDEX IF NOT EXISTS dx_orch_batch ON orchestrator_queue(instance_id, visible_at)",
     "CREATE INDEX IF NOT EXISTS dx_orch_routed ON orchestrator_queue(lock_token) WHERE locked_until IS NOT NULL",
@@ -25,11 +27,13 @@ INDEXES: tuple[str, ...] = (
 )
 
 HOT: dict[str, str] = {
+    # Rows are stamped by what `stamp` says once a transaction: as a default the clock is read and written out for each row.
     # ── transactions ──
     "begin": "BEGIN IMMEDIATE",
     "begin_read": "BEGIN",
     "commit": "COMMIT",
     "rollback": "ROLLBACK",
+    "stamp": "SELECT CURRENT_TIMESTAMP",
     # ── instance leases ──
     "lease_get": "SELECT lock_token, locked_until FROM instance_locks WHERE instance_id = ?1",
     # instance, token, until, now
@@ -37,6 +41,8 @@ HOT: dict[str, str] = {
     " ON CONFLICT (instance_id) DO UPDATE SET lock_token = excluded.lock_token, locked_until = excluded.locked_until,"
     " locked_at = excluded.locked_at",
     "lease_drop": "DELETE FROM instance_locks WHERE instance_id = ?1",
+    # instance, token, now: check and deletion in one
+    "lease_end": "DELETE FROM instance_locks WHERE instance_id = ?1 AND lock_token = ?2 AND locked_until > ?3",
     # until, instance, token, now
     "lease_renew": "UPDATE instance_locks SET locked_until = ?1 WHERE instance_id = ?2 AND lock_token = ?3 AND locked_until > ?4",
     # now -> the longest expired lease
@@ -45,10 +51,12 @@ HOT: dict[str, str] = {
     "lease_next": "SELECT locked_until FROM instance_locks INDEXED BY dx_lock_expiry WHERE locked_until > ?1"
     " ORDER BY locked_until LIMIT 1",
     # ── orchestrator queue: what is handed in ──
-    # instance, item, visible_at
-    "message_put": "INSERT INTO orchestrator_queue (instance_id, work_item, visible_at) VALUES (?1, ?2, ?3)",
+    # instance, item, visible_at, stamp
+    "message_put": "INSERT INTO orchestrator_queue (instance_id, work_item, visible_at, created_at) VALUES (?1, ?2, ?3, ?4)",
     # row id, token: a consumed message
     "message_drop": "DELETE FROM orchestrator_queue WHERE id = ?1 AND lock_token = ?2",
+    # token: does anything still carry it? Nearly never, and asking costs a fifth of an update that finds nothing
+    "message_carries": "SELECT 1 FROM orchestrator_queue INDEXED BY idx_orch_lock WHERE lock_token = ?1 LIMIT 1",
     # token: everything that still carries an ended lease becomes ready
     "message_free": "UPDATE orchestrator_queue SET lock_token = NULL, locked_until = NULL WHERE lock_token = ?1",
     # token: only what was routed to the lease, never handed out
@@ -59,9 +67,11 @@ HOT: dict[str, str] = {
     " attempt_count = MAX(attempt_count - ?3, 0)"
     " WHERE lock_token = ?1",
     # ── orchestrator queue: claims ──
-    # from visible_at, now, after id (within that ms) -> ready rows in order, with the lease on their instance and its version pin
+    # from visible_at, now, after id (within that ms) -> ready rows in order, with the lease on their instance, its version pin and its
+    # current execution (NULL: it is not born)
     "message_ready": "SELECT q.id, q.visible_at, q.instance_id, l.lock_token, l.locked_until,"
-    " e.duroxide_version_major * 1000000 + e.duroxide_version_minor * 1000 + e.duroxide_version_patch"
+    " e.duroxide_version_major * 1000000 + e.duroxide_version_minor * 1000 + e.duroxide_version_patch,"
+    " i.current_execution_id"
     " FROM orchestrator_queue q INDEXED BY dx_orch_ready"
     " LEFT JOIN instance_locks l ON l.instance_id = q.instance_id"
     " LEFT JOIN instances i ON i.instance_id = q.instance_id"
@@ -97,6 +107,8 @@ HOT: dict[str, str] = {
     "message_delete": "DELETE FROM orchestrator_queue WHERE id = ?1",
     # visible_at, row id
     "message_defer": "UPDATE orchestrator_queue SET visible_at = ?1, lock_token = NULL, locked_until = NULL WHERE id = ?2",
+    # instance, PARKED: is there anything to unpark?
+    "message_parked": "SELECT 1 FROM orchestrator_queue INDEXED BY dx_orch_batch WHERE instance_id = ?1 AND visible_at = ?2 LIMIT 1",
     # visible_at, instance, PARKED
     "message_unpark": "UPDATE orchestrator_queue INDEXED BY dx_orch_batch SET visible_at = ?1"
     " WHERE instance_id = ?2 AND visible_at = ?3",
@@ -106,25 +118,26 @@ HOT: dict[str, str] = {
     " (SELECT MAX(h.event_id) FROM history h WHERE h.instance_id = i.instance_id AND h.execution_id = i.current_execution_id)"
     " FROM instances i LEFT JOIN executions e ON e.instance_id = i.instance_id AND e.execution_id = i.current_execution_id"
     " WHERE i.instance_id = ?1",
-    # instance, name, version, execution, parent (NULL if that row is missing: the column is a foreign key)
+    # instance, name, version, execution, parent (NULL if that row is missing: the column is a foreign key), stamp
     "instance_put": "INSERT INTO instances"
-    " (instance_id, orchestration_name, orchestration_version, current_execution_id, parent_instance_id)"
-    " VALUES (?1, ?2, ?3, ?4, (SELECT p.instance_id FROM instances p WHERE p.instance_id = ?5))"
+    " (instance_id, orchestration_name, orchestration_version, current_execution_id, parent_instance_id, created_at, updated_at)"
+    " VALUES (?1, ?2, ?3, ?4, (SELECT p.instance_id FROM instances p WHERE p.instance_id = ?5), ?6, ?6)"
     " ON CONFLICT (instance_id) DO UPDATE SET orchestration_name = excluded.orchestration_name,"
     " orchestration_version = excluded.orchestration_version,"
     " current_execution_id = MAX(current_execution_id, excluded.current_execution_id)",
-    # instance, execution, major, minor, patch
+    # instance, execution, major, minor, patch, stamp
     "execution_put": "INSERT INTO executions"
-    " (instance_id, execution_id, duroxide_version_major, duroxide_version_minor, duroxide_version_patch)"
-    " VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (instance_id, execution_id) DO UPDATE SET"
+    " (instance_id, execution_id, duroxide_version_major, duroxide_version_minor, duroxide_version_patch, started_at)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (instance_id, execution_id) DO UPDATE SET"
     " duroxide_version_major = COALESCE(excluded.duroxide_version_major, duroxide_version_major),"
     " duroxide_version_minor = COALESCE(excluded.duroxide_version_minor, duroxide_version_minor),"
     " duroxide_version_patch = COALESCE(excluded.duroxide_version_patch, duroxide_version_patch)",
     # instance, execution, status, output, completed_at
     "execution_end": "UPDATE executions SET status = ?3, output = ?4, completed_at = ?5"
     " WHERE instance_id = ?1 AND execution_id = ?2",
-    # instance, execution, event id, type, JSON text
-    "event_put": "INSERT INTO history (instance_id, execution_id, event_id, event_type, event_data) VALUES (?1, ?2, ?3, ?4, ?5)",
+    # instance, execution, event id, type, JSON text, stamp
+    "event_put": "INSERT INTO history (instance_id, execution_id, event_id, event_type, event_data, created_at)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     # instance, text
     "custom_status_put": "UPDATE instances SET custom_status = ?2, custom_status_version = custom_status_version + 1"
     " WHERE instance_id = ?1",
@@ -146,12 +159,14 @@ HOT: dict[str, str] = {
     " AND key IN (SELECT d.key FROM kv_delta d WHERE d.instance_id = ?1 AND d.value IS NULL)",
     "kv_merge_end": "DELETE FROM kv_delta WHERE instance_id = ?1",
     # ── worker queue ──
-    # item, token, until, attempts, visible_at, instance, execution, activity, session, tag
+    # item, token, until, attempts, visible_at, instance, execution, activity, session, tag, stamp
     "work_put": "INSERT INTO worker_queue (work_item, lock_token, locked_until, attempt_count, visible_at,"
-    " instance_id, execution_id, activity_id, session_id, tag) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    " instance_id, execution_id, activity_id, session_id, tag, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     # row id -> the lease on it
     "work_get": "SELECT lock_token, locked_until, session_id FROM worker_queue WHERE id = ?1",
     "work_drop": "DELETE FROM worker_queue WHERE id = ?1",
+    # row id, token, now: check and deletion in one, where no session is to be touched
+    "work_end": "DELETE FROM worker_queue WHERE id = ?1 AND lock_token = ?2 AND locked_until > ?3 AND session_id IS NULL",
     # instance, execution, activity
     "work_cancel": "DELETE FROM worker_queue WHERE instance_id = ?1 AND execution_id = ?2 AND activity_id = ?3",
     # visible_at, refund, row id, token

@@ -58,6 +58,7 @@ class Transaction:
     def __init__(self, connection: apsw.Connection, tokens: Iterator[int]) -> None:
         self.connection = connection
         self._tokens = tokens
+        self._stamp: str | None = None
 
     def rows(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         return self.connection.execute(HOT[name], values).fetchall()
@@ -78,6 +79,12 @@ class Transaction:
         """How many rows changed."""
         self.connection.execute(HOT[name], values)
         return self.connection.changes()
+
+    def stamp(self) -> str:
+        """When rows of this transaction are made: as SQLite's CURRENT_TIMESTAMP writes it, asked once."""
+        if self._stamp is None:
+            ((self._stamp,),) = self.rows("stamp")
+        return self._stamp
 
     def token(self, owner: str) -> str:
         return f"lock_{owner}:{next(self._tokens)}"
@@ -105,7 +112,7 @@ class Transaction:
 
     def send(self, message: tuple[str, str, int], now: int) -> None:
         instance, item, visible_at = message
-        self.run("message_put", instance, item, visible_at or now)
+        self.run("message_put", instance, item, visible_at or now, self.stamp())
 
 
 class PythonStore:
@@ -249,29 +256,39 @@ def _patiently(step: Callable[[], T]) -> T:
 def commit_turn(tx: Transaction, turn: TurnDone, request: Request) -> tuple[int, list[int]]:
     """(code, row ids of held work). Checked before the first write."""
     now = request.now
-    if not tx.lease_live(turn.instance, turn.lease, now):
+    if not _admit(tx, turn, now):
         return LOST, []
-    acks = []
-    for row_id, token in turn.acks:
-        live, session = tx.work_live(row_id, token, now)
-        if not live:
-            return LOST, []
-        acks.append((row_id, session))
-    for row_id, session in acks:
-        tx.drop_work(row_id, session, now)
     for row_id in turn.consumed:
         tx.run("message_drop", row_id, turn.lease)
     if turn.name is not None:
-        tx.run("instance_put", turn.instance, turn.name, turn.version or "unknown", turn.execution_id, turn.parent)
-        tx.run("execution_put", turn.instance, turn.execution_id, *(turn.pinned or (None, None, None)))
+        tx.run("instance_put", turn.instance, turn.name, turn.version or "unknown", turn.execution_id, turn.parent, tx.stamp())
+        tx.run("execution_put", turn.instance, turn.execution_id, *(turn.pinned or (None, None, None)), tx.stamp())
     for event_id, kind, text in turn.events:
-        tx.run("event_put", turn.instance, turn.execution_id, event_id, kind, text)
+        tx.run("event_put", turn.instance, turn.execution_id, event_id, kind, text, tx.stamp())
     _put_state(tx, turn, now)
     held = _put_outbox(tx, turn, request)
     if not turn.keep:
-        tx.run("lease_drop", turn.instance)
-        tx.run("message_free", turn.lease)
+        if turn.acks:
+            tx.run("lease_end", turn.instance, turn.lease, now)
+        if tx.row("message_carries", turn.lease):
+            tx.run("message_free", turn.lease)
     return OK, held
+
+
+def _admit(tx: Transaction, turn: TurnDone, now: int) -> bool:
+    """Is the turn still the caller's? Then the rows that it acknowledges go. Only the last thing that is asked may be a write."""
+    if not turn.keep and not turn.acks:
+        return tx.run("lease_end", turn.instance, turn.lease, now) > 0
+    if not tx.lease_live(turn.instance, turn.lease, now):
+        return False
+    if len(turn.acks) == 1 and tx.run("work_end", *turn.acks[0], now):
+        return True
+    acks = [(row_id, *tx.work_live(row_id, token, now)) for row_id, token in turn.acks]
+    if not all(live for _, live, _ in acks):
+        return False
+    for row_id, _, session in acks:
+        tx.drop_work(row_id, session, now)
+    return True
 
 
 def _put_state(tx: Transaction, turn: TurnDone, now: int) -> None:
@@ -297,7 +314,7 @@ def _put_outbox(tx: Transaction, turn: TurnDone, request: Request) -> list[int]:
         leased = work.lease is not None
         tx.run(
             "work_put", work.item, work.lease, now + lease_ms if leased else None, int(leased), work.visible_at or now, work.instance,
-            work.execution_id, work.activity_id, work.session_id, work.tag,
+            work.execution_id, work.activity_id, work.session_id, work.tag, tx.stamp(),
         )  # fmt: skip
         if leased:
             held.append(tx.connection.last_insert_rowid())
