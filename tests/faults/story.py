@@ -14,6 +14,7 @@ Histories = dict[tuple[str, int], list[tuple[int, str]]]
 
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\b[12]\d{12}\b")
+_RETRIED = ('"flaky"', "'call' call failed: StoreError")  # how often these failed hangs on whose calls died with them, or met a fault
 _OWN = ("event_id", "timestamp_ms", "source_event_id", "carry_forward_events")
 
 
@@ -30,7 +31,7 @@ def story(events: list[tuple[int, str]]) -> list[str]:
         for e in decoded
         if e["type"] != "ExternalEventPersistent"
     ]
-    if any('"flaky"' in line for line in lines):  # how often it failed hangs on whose calls died with them
+    if any(retried in line for line in lines for retried in _RETRIED):
         lines = list({line for line in lines if not any(kind in line for kind in ("TimerCreated", "TimerFired", '"ActivityFailed"'))})
     return sorted(lines)
 
