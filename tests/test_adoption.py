@@ -85,6 +85,18 @@ class Stop(Exception):
     pass
 
 
+def test_a_file_of_the_reference_keeps_its_indexes_and_one_of_ours_has_none_that_nobody_needs(tmp_path: Path) -> None:
+    indexes = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND name LIKE 'idx_%'"
+    theirs, ours = record.unpack("0.2.2", tmp_path), tmp_path / "ours.db"
+    before = dict(ask(theirs, indexes))
+    for path in (theirs, ours):
+        open_sqlite(str(path)).close()
+    assert dict(ask(theirs, indexes)) == before
+    fresh = dict(ask(ours, indexes))
+    assert before.keys() - fresh.keys() == {"idx_orch_visible", "idx_orch_instance", "idx_worker_available"}
+    assert fresh.keys() <= before.keys()
+
+
 def test_adoption_that_fails_at_any_statement_changes_nothing(tmp_path: Path) -> None:
     path = constructed(record.unpack("0.1.24", tmp_path), 20240106000000)
     before = dump(path)
