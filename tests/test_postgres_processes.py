@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults_postgres.bouncer import PROGRAM, bouncer
 
 import duroxide
 from duroxide.storage.postgres import open_postgres
@@ -141,6 +142,19 @@ def takeover(worker: Begin, client: duroxide.Client, heir: Worker, name: str) ->
 def test_who_is_killed_is_followed_long_before_its_leases_end(worker: Begin, client: duroxide.Client) -> None:
     heir = worker()
     assert takeover(worker, client, heir, "i") < 20, "leases were for a minute"
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="needs the program pgbouncer (of the package of that name)")
+def test_behind_a_pooler_a_killed_process_is_followed_when_its_leases_end(worker: Begin, client: duroxide.Client, postgres: Server) -> None:
+    with bouncer(postgres) as url:
+        doomed = worker(lease_ms=1_500, hold_s=60.0, url=url)
+        client.start_orchestration("i", "steps", 2)
+        doomed.until("begun i 0")
+        doomed.signal(signal.SIGKILL)
+        heir = worker(lease_ms=1_500, url=url)
+        heir.until("begun i 0")
+        assert client.wait_for_orchestration("i", 30_000).output == [0, 1]
+        heir.end()
 
 
 @pytest.mark.soak

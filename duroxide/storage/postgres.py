@@ -72,7 +72,7 @@ class PostgresNative(PostgresAdmin):
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def connect(self) -> Connection:
+    def connect(self) -> Line:
         """A connection of one's own, in autocommit."""
         return self._address.connect(**self._options)
 

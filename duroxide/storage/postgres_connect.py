@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
 import psycopg
@@ -17,6 +17,9 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from duroxide.errors import ProviderError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger("duroxide.storage")
 
@@ -108,6 +111,22 @@ class Line(psycopg.Connection[Any]):
     """
 
     limit_s: float = LIMIT_S
+    own_session = True  # False: between us and the server is a pooler, which may give each transaction another session
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        """As psycopg's. In a session that others use too, a statement that one prepared may be somebody else's: there nothing is prepared."""
+        line = super().connect(conninfo, **options)
+        try:
+            row = line.execute("SELECT pg_backend_pid()").fetchone()
+            if not line.autocommit:
+                line.rollback()
+        except BaseException:
+            line.close()
+            raise
+        if row is None or row[0] != line.info.backend_pid:  # a pooler makes the number up, to know by it what is to be cancelled
+            line.own_session, line.prepare_threshold = False, None
+        return line
 
     def wait(self, gen: Any, interval: float = _LOOK_S, *more: Any, **others: Any) -> Any:
         return super().wait(self._within(gen), interval, *more, **others)

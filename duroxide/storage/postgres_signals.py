@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 
 from duroxide.storage.base import TurnDone
+from duroxide.storage.postgres_connect import Line
 from duroxide.storage.postgres_errors import retryable
 
 log = logging.getLogger("duroxide.storage")
@@ -43,7 +44,7 @@ def key_of(schema: str, owner: str, session: str) -> int:
 class Signals:
     """`connect` makes a connection in autocommit; `sql` are the statements of `postgres_sql`, with the schema filled in."""
 
-    def __init__(self, connect: Callable[[], Connection], sql: dict[str, str], schema: str, channel: str, peer: str) -> None:
+    def __init__(self, connect: Callable[[], Line], sql: dict[str, str], schema: str, channel: str, peer: str) -> None:
         self._connect, self._sql, self._schema, self._channel, self._peer = connect, sql, schema, channel, peer
         self._guard = threading.Lock()
         self._owners: dict[str, bool] = {}  # owner -> locked in this session
@@ -59,7 +60,7 @@ class Signals:
         self.others = 1  # how often somebody else announced itself; 0: nobody else with a runtime is there
         self._greetings = 1
         self.listening = False
-        self.possible = True  # False: there is a pooler between that gives each transaction another session
+        self.possible = True  # to listen, and to hold a lock; False: behind a pooler
 
     # ── from any thread ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -159,11 +160,10 @@ class Signals:
         bell = self._bell[1]
         pause, said = SHORTEST_S, False
         while not self._closed:
-            line: Connection | None = None
+            line: Line | None = None
             try:
                 line = self._connect()
-                if not self._open(line):
-                    break
+                self._open(line)
                 pause, said = SHORTEST_S, False
                 self._hear(True, None)
                 while not self._closed:
@@ -192,18 +192,18 @@ class Signals:
         with self._guard:
             self._changed.notify_all()
 
-    def _open(self, line: Connection) -> bool:
-        """Listen; False if this is not a session of our own."""
-        row = line.execute(self._sql["backend"]).fetchone()
-        if row is None or row[0] != line.info.backend_pid:
-            log.warning(
-                "between us and PostgreSQL stands a pooler, through which nobody can listen: changes made elsewhere are looked for "
-                "every poll interval, and leases of a killed process end by time"
-            )
+    def _open(self, line: Line) -> None:
+        """Listen, if this is a session of our own; else this line only tells."""
+        if not line.own_session:
+            if self.possible:
+                log.warning(
+                    "between us and PostgreSQL stands a pooler, through which nobody can listen: changes made elsewhere are looked for "
+                    "every poll interval, and leases of a killed process end by time"
+                )
             with self._guard:
                 self.possible = False
                 self._changed.notify_all()
-            return False
+            return
         self._session = secrets.token_hex(8)
         with suppress(psycopg.Error):  # not on every system: a host that lost its power is gone for the server in half a minute, not two hours
             line.execute(self._sql["keepalives"])
@@ -211,9 +211,8 @@ class Signals:
         self._greeted()  # what one did not hear before
         self._lock(line, self._peer)
         with self._guard:
-            self.listening = True
+            self.listening = self.possible = True
             self._changed.notify_all()
-        return True
 
     def _lock(self, line: Connection, owner: str) -> None:
         """First the lock, then the row that others look at."""
@@ -226,8 +225,8 @@ class Signals:
     def _serve(self, line: Connection) -> None:
         """Do what other threads asked for."""
         with self._guard:
-            new = [owner for owner, locked in self._owners.items() if not locked]
-            leaving, self._leaving = self._leaving, []
+            new = [owner for owner, locked in self._owners.items() if not locked] if self.possible else []
+            leaving, self._leaving = self._leaving if self.possible else [], []
             telling, self._telling = self._telling, False
             ready, self._ready = self._ready, False
             moved, self._moved = self._moved, set()
@@ -294,7 +293,7 @@ class Signals:
     def _farewell(self, line: Connection) -> None:
         with suppress(psycopg.Error):
             self._serve(line)
-            for owner in [*self._owners, self._peer]:
+            for owner in [*self._owners, self._peer] if self.possible else []:
                 line.execute(self._sql["owner_drop"], {"owner": owner})
 
 

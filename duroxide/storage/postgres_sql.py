@@ -82,7 +82,6 @@ COLD: dict[str, str] = {
     "beat": "SELECT 1",
     "keepalives": "SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
     " set_config('tcp_keepalives_count', '3', false)",
-    "backend": "SELECT pg_backend_pid()",
     # Where nobody can listen: moves with what others of ours commit, and with what the reference enqueues.
     "moved": "SELECT (SELECT COALESCE(sum(seq), 0) FROM {s}.dx_peers WHERE peer <> %(peer)s)::text || '/' ||"
     " (SELECT last_value FROM {s}.orchestrator_queue_id_seq) || '/' || (SELECT last_value FROM {s}.worker_queue_id_seq)",

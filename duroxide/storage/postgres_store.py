@@ -23,6 +23,7 @@ from psycopg.pq import ExecStatus, Format
 
 from duroxide.storage.base import LOST, REFUSED, Done, Loaded, Renewal, Renewed, Request, StoreError, Taken, TurnDone
 from duroxide.storage.postgres_apply_sql import PARAMETERS
+from duroxide.storage.postgres_connect import Line
 from duroxide.storage.postgres_errors import retryable
 from duroxide.storage.postgres_exchange_sql import CALL, FENCED, LOAD_CALL
 from duroxide.storage.postgres_rows import NUMBERS, Group, Repeats, Unstorable, lost
@@ -52,8 +53,8 @@ def text_of(error: BaseException) -> str:
     return said or str(error).strip()
 
 
-def _prepared(line: Connection, name: bytes, statement: bytes | None) -> None:
-    if statement is not None:
+def _prepared(line: Line, name: bytes, statement: bytes) -> None:
+    if line.own_session:
         result = line.pgconn.prepare(name, statement)
         if result.status != ExecStatus.COMMAND_OK:
             raise error_from_result(result)
@@ -94,22 +95,21 @@ class PostgresStore:
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
+        connect: Callable[[], Line],
         lend: Callable[[], AbstractContextManager[Connection]],
         fill: Callable[[str], str],
         peer: str,
-        prepare: bool = True,
         readers: int = 2,
     ) -> None:
-        self._connect, self._lend, self._peer, self._prepare = connect, lend, peer, prepare
+        self._connect, self._lend, self._peer = connect, lend, peer
         self.sql = {name: fill(text) for name, text in COLD.items()}
         self._call, self._load = fill(CALL).encode(), fill(LOAD_CALL).encode()
-        self._parents: list[Connection] = []  # of the process that this one was forked from: closing them would end its sessions
-        self._readers: list[Connection] = []  # idle ones of our own; who finds none borrows one of the pool
+        self._parents: list[Line] = []  # of the process that this one was forked from: closing them would end its sessions
+        self._readers: list[Line] = []  # idle ones of our own; who finds none borrows one of the pool
         self._may_read = readers
         self.told: Callable[[bool, list[TurnDone]], None] = lambda ready, turns: None
         self._lock = threading.RLock()
-        self._line: Connection | None = None
+        self._line: Line | None = None
         self._epoch = 0
         self._numbers = itertools.count(1)
         self._bases = itertools.count(int.from_bytes(os.urandom(5), "big"))  # times NUMBERS: below 2^63
@@ -199,9 +199,9 @@ class PostgresStore:
         self._tell(group, rows)
         return rows
 
-    def _ask(self, line: Connection, parameters: list[bytes | None]) -> list[tuple[Any, ...]]:
+    def _ask(self, line: Line, parameters: list[bytes | None]) -> list[tuple[Any, ...]]:
         """The rows of the exchange. Past psycopg's cursor: adapting so many parameters would take longer than all the rest (0020)."""
-        return _rows_of(line, self._call, _EXCHANGE if self._prepare else None, parameters, _FORMATS)
+        return _rows_of(line, self._call, _EXCHANGE if line.own_session else None, parameters, _FORMATS)
 
     def _tell(self, group: Group, rows: Sequence[tuple[Any, ...]]) -> None:
         kind, _, ready = rows[-1][:3]
@@ -230,7 +230,7 @@ class PostgresStore:
         self.told(True, doubt.turns)
         return answers
 
-    def _step(self, line: Connection, number: int, request: Request, work_lease_ms: int | None = None) -> list[Taken]:
+    def _step(self, line: Line, number: int, request: Request, work_lease_ms: int | None = None) -> list[Taken]:
         group = Group()
         group.add(request, self._base(), work_lease_ms)
         parameters = group.parameters(self._peer, self._epoch, number)
@@ -238,7 +238,7 @@ class PostgresStore:
             self._doubt.patterns += group.patterns()
         return group.answers(self._ask(line, parameters))
 
-    def _steps(self, line: Connection, number: int, request: Request) -> Taken:
+    def _steps(self, line: Line, number: int, request: Request) -> Taken:
         taken, done = Taken(), request.done or Done()
         lease_ms = None if request.appetite is None else request.appetite.work_lease_ms
 
@@ -284,14 +284,14 @@ class PostgresStore:
         if line is not None:
             line.close()
 
-    def _enter(self) -> Connection:
+    def _enter(self) -> Line:
         """The line, in an epoch of its own: an exchange that was sent over an older one cannot be committed any more."""
         if self._line is None or self._line.closed:
             self._hang_up()
             line = self._connect()
             try:
                 self._epoch, _ = self._epoch_of(line)
-                _prepared(line, _EXCHANGE, self._call if self._prepare else None)
+                _prepared(line, _EXCHANGE, self._call)
             except BaseException:
                 line.close()
                 raise
@@ -318,7 +318,7 @@ class PostgresStore:
                 committed = doubt.writes and seq == doubt.number
                 if committed or not doubt.writes:
                     self._free(line, doubt)
-            _prepared(line, _EXCHANGE, self._call if self._prepare else None)
+            _prepared(line, _EXCHANGE, self._call)
         except BaseException:
             line.close()
             raise
@@ -361,7 +361,7 @@ class PostgresStore:
         line = self._reader()
         if line is not None:
             try:
-                rows = _rows_of(line, self._load, _LOAD if self._prepare else None, values, None)
+                rows = _rows_of(line, self._load, _LOAD if line.own_session else None, values, None)
                 self._readers.append(line)
                 return rows
             except psycopg.Error as error:
@@ -372,7 +372,7 @@ class PostgresStore:
                     raise StoreError(f"load: {text_of(error)}", operation="load") from error
         return self._again("load", lambda connection: _rows_of(connection, self._load, None, values, None))
 
-    def _reader(self) -> Connection | None:
+    def _reader(self) -> Line | None:
         with suppress(IndexError):
             return self._readers.pop()
         with suppress(psycopg.Error):
@@ -380,7 +380,7 @@ class PostgresStore:
                 self._may_read -= 1
                 try:
                     line = self._connect()
-                    _prepared(line, _LOAD, self._load if self._prepare else None)
+                    _prepared(line, _LOAD, self._load)
                     return line
                 except BaseException:
                     self._may_read += 1
