@@ -32,7 +32,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"any of {', '.join(names)} (default: all but the long ones)")
     parser.add_argument("--write", action="store_true", help="write bench/results.md, its plots and the excerpts in the READMEs")
-    parser.add_argument("--full", action="store_true", help="also 100,000 parked instances and 1,000,000 timers (some minutes more)")
+    parser.add_argument("--full", action="store_true", help="also 100,000 parked instances, 1,000,000 timers, cold calls on 1,000,000 instances (some minutes more)")
     parser.add_argument("--resume", action="store_true", help="measure only what the record lacks")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: shows that it works, not how fast it is")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")

@@ -7,7 +7,12 @@ indexes, the rows of one operation written by prepared statements, `group` opera
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 GROUPS = (1, 8, 32, 48, 256)
+CLIENTS = (1, 8)
 SECONDS = 0.6
 
 EVENT = '{"event_id":%d,"source_event_id":null,"instance_id":"i","execution_id":1,"timestamp_ms":1764000000000,"duroxide_version":"0.1.32","type":"ActivityScheduled","name":"echo","input":"1"}'
@@ -127,8 +133,29 @@ def on_postgres(url: str) -> dict[str, float]:
     return found
 
 
+def by_pgbench(url: str) -> dict[str, float]:
+    """PostgreSQL's own program, where it is: transactions of one row a second, one client or several; nothing is asked between two."""
+    program = os.environ.get("PGBENCH") or shutil.which("pgbench")
+    if program is None:
+        return {}
+    import psycopg
+
+    found, table = {}, f"ceiling_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(url, autocommit=True) as db, tempfile.TemporaryDirectory() as directory:
+        db.execute(f"CREATE SCHEMA {table}")
+        db.execute(f"CREATE TABLE {table}.rows (id bigserial PRIMARY KEY, filling text)")
+        script = Path(directory) / "script"
+        script.write_text(f"INSERT INTO {table}.rows (filling) VALUES ('{'x' * 200}');\n")
+        for clients in CLIENTS:
+            command = [program, "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2)), "-T", "2", "-f", str(script), url]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            found[f"pgbench@{clients}"] = float(re.findall(r"tps = ([0-9.]+)", said)[-1])
+        db.execute(f"DROP SCHEMA {table} CASCADE")
+    return found
+
+
 def main(place: str, synchronous: str) -> None:
-    print(json.dumps(on_postgres(place) if place.startswith("postgres") else on_sqlite(place, synchronous)), flush=True)
+    print(json.dumps(on_postgres(place) | by_pgbench(place) if place.startswith("postgres") else on_sqlite(place, synchronous)), flush=True)
 
 
 if __name__ == "__main__":

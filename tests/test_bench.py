@@ -20,7 +20,7 @@ SIZES = {
     "starts_bulk": 50, "instance": 5, "child": 5, "event": 5, "message": 60, "payload_1k": 2, "payload_100k": 2, "payload_5m": 1,
     "replay": 20, "idle": 1, "parked": 20, "sleeping": 20, "importing": 1, "packaged": 1,
 }  # fmt: skip
-LONG = {"mixed": 4, "timers": 2, "processes": 20, "recovery": 20}
+LONG = {"mixed": 4, "timers": 2, "processes": 20, "crew": 5, "recovery": 20, "admin": 200}
 
 
 def run(workload: str, size: int, directory: Path) -> dict[str, float]:

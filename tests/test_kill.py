@@ -136,7 +136,7 @@ def test_what_one_receiver_gets_is_sent_in_order_whatever_becomes_due_meanwhile(
         def due(native: object, left: Iterator[int] = left) -> bool:
             return next(left) >= 0
 
-        acts = [scenario.Act(f"put {n}", due, lambda client, n=n: sent.append(n), "queue") for n in range(4)]
+        acts = [scenario.Act(f"put {n}", due, lambda client, n=n, sent=sent: sent.append(n), "queue") for n in range(4)]
         monkeypatch.setattr(scenario, "ACTS", acts)
         monkeypatch.setattr("duroxide.Client", lambda native: native)
         Sender(None, tmp_path / "journal").run()

@@ -72,8 +72,20 @@ def _tells(process: subprocess.Popen[str]) -> None:
 
 def processes(bench: Bench, size: int) -> Figures:
     """`size` queued instances of one activity, drained by three processes together: instances per second."""
-    names = bench.enqueue("one", size, 1)
-    children = [_child(bench, "_join", 0) for _ in range(3)]
+    return {"drain": _drained(bench, size, 3, "i")}
+
+
+def crew(bench: Bench, size: int) -> Figures:
+    """The same by one process, by two, by four, each crew on `size` instances of its own, twice and the better of the two; and four to one."""
+    found = {
+        name: max(_drained(bench, size, workers, f"{name}-{n}-") for n in range(2)) for name, workers in (("one", 1), ("two", 2), ("four", 4))
+    }
+    return {**found, "share": found["four"] / found["one"]}
+
+
+def _drained(bench: Bench, size: int, workers: int, prefix: str) -> float:
+    names = bench.enqueue("one", size, 1, prefix)
+    children = [_child(bench, "_join", 0) for _ in range(workers)]
     for child in children:
         _says(child, "ready")
     for child in children:
@@ -82,7 +94,7 @@ def processes(bench: Bench, size: int) -> Figures:
     for child in children:
         _tells(child)
         child.wait(30)
-    return {"drain": size / took}
+    return size / took
 
 
 def _join(bench: Bench, size: int) -> Figures:
@@ -128,4 +140,4 @@ def _die(bench: Bench, size: int) -> Figures:
     os._exit(1)
 
 
-WORKLOADS = {f.__name__: f for f in (timers, replay, processes, _join, recovery, _die)}
+WORKLOADS = {f.__name__: f for f in (timers, replay, processes, crew, _join, recovery, _die)}

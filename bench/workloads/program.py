@@ -88,9 +88,9 @@ class Bench:
         while self.client.get_status(instance).status == "NotFound":
             time.sleep(0.001)
 
-    def enqueue(self, name: str, size: int, value: Any = None) -> list[str]:
+    def enqueue(self, name: str, size: int, value: Any = None, prefix: str = "i") -> list[str]:
         """`size` instances, queued: at once where the client has a call for it."""
-        names = [f"i{n}" for n in range(size)]
+        names = [f"{prefix}{n}" for n in range(size)]
         if hasattr(self.client, "start_orchestrations"):
             for first in range(0, size, 1_000):
                 self.client.start_orchestrations([(instance, name, value) for instance in names[first : first + 1_000]])

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import sys
 
+import admin
 import endurance
 import footprint
 import latency
 import throughput
 from program import Bench, target_in
 
-WORKLOADS = throughput.WORKLOADS | latency.WORKLOADS | endurance.WORKLOADS | footprint.WORKLOADS
+WORKLOADS = throughput.WORKLOADS | latency.WORKLOADS | endurance.WORKLOADS | footprint.WORKLOADS | admin.WORKLOADS
 
 
 def main(name: str, size: str, place: str, options: str = "{}") -> None:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -48,12 +49,12 @@ def bouncer(server: Server, mode: str = "transaction", size: int = 4) -> Iterato
     if "password" in target:
         values["user"] = f"{values['user']} password={target['password']}"
     (directory / "ini").write_text(CONFIGURATION.format(own_port=own_port, mode=mode, size=size, directory=directory, **values))
-    options = {}
+    options: dict[str, Any] = {}
     if os.geteuid() == 0:  # which it refuses to be
         options["user"] = (server.own and server._own.system_user) or "nobody"  # who may use the server's socket
         for path in (directory, directory / "ini"):
             shutil.chown(path, options["user"])
-    process = subprocess.Popen([PROGRAM, "-q", str(directory / "ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+    process = subprocess.Popen([PROGRAM, "-q", str(directory / "ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
     through = make_conninfo(server.url, host="127.0.0.1", port=own_port, sslmode="disable", gssencmode="disable")
     try:
         deadline = time.monotonic() + 30
