@@ -93,6 +93,16 @@ def test_claims_go_by_the_index_made_for_them(native: SqliteNative) -> None:
     assert {name for name, index in expected.items() if not any(step.endswith(index) for step in found[name])} == set()
 
 
+def test_who_has_not_completed_is_found_by_the_index_of_the_others(native: SqliteNative) -> None:
+    """Also when millions have."""
+    seen: list[str] = []
+    native._cold.exec_trace = lambda cursor, sql, bindings: not seen.append(sql)
+    for status in ("Running", "Failed"):
+        assert native.instances(status) == []
+    native._cold.exec_trace = None
+    assert all("SEARCH e USING INDEX dx_executions_other (status=?)" in plan(native._cold, sql) for sql in seen)
+
+
 def statements(native: SqliteNative) -> list[str]:
     """What the calls on one instance, the waits and the keeper really run."""
     connection, seen = native._cold, []

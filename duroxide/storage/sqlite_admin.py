@@ -117,9 +117,10 @@ class SqliteAdmin:
         if status is None:
             sql, values = "SELECT instance_id FROM instances ORDER BY created_at DESC, rowid DESC", ()
         else:
+            other = "" if status == "Completed" else " AND e.status <> 'Completed'"  # then there is an index: dx_executions_other
             sql = (
                 "SELECT i.instance_id FROM executions e JOIN instances i ON i.instance_id = e.instance_id"
-                " AND i.current_execution_id = e.execution_id WHERE e.status = ?1 ORDER BY i.created_at DESC, i.rowid DESC"
+                f" AND i.current_execution_id = e.execution_id WHERE e.status = ?1{other} ORDER BY i.created_at DESC, i.rowid DESC"
             )
             values = (status,)
         return [row[0] for row in self._rows(sql, *values)]
