@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -221,6 +224,30 @@ def test_a_failover_to_a_server_that_only_reads(own: Server, own_lab: Make) -> N
     here.finish()
 
 
+@pytest.mark.soak
+def test_a_server_that_forgot_its_last_commits(own: Server, own_lab: Make, tmp_path: Path) -> None:
+    """A standby that lacked them has taken over: what runtimes hold is of a future that never was. Nothing of it gets into a history."""
+    data, kept = own._own.pgdata, tmp_path / "kept"
+    here = own_lab(runtimes=2)
+    here.begin()
+    for _ in range(6):
+        here.progress(30)
+        own.control("stop", "-m", "fast")
+        shutil.rmtree(kept, ignore_errors=True)
+        subprocess.run(["cp", "-a", str(data), str(kept)], check=True)
+        own.control("start")
+        here.progress(30, within_s=30)
+        own.control("stop", "-m", "immediate")
+        shutil.rmtree(data)
+        subprocess.run(["cp", "-a", str(kept), str(data)], check=True)
+        own.control("start")
+    here.stop()
+    here.check_rest()  # everything that is known there ends
+    here.check_histories()
+    there = here.client.list_all_instances()
+    assert there and {here.client.get_status(name).status for name in there} == {"Completed"}
+
+
 def test_no_connection_is_to_be_had(own: Server, own_lab: Make) -> None:
     """Others have taken all; what we lose meanwhile cannot be replaced until they let go."""
     here = own_lab()
@@ -250,8 +277,6 @@ def test_no_connection_is_to_be_had(own: Server, own_lab: Make) -> None:
 
 def test_the_disk_of_the_server_is_full(own: Server, own_lab: Make, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A real one, small; skipped where nobody may mount it. `test_statements_fail` has the same error raised by a trigger."""
-    import shutil
-    import subprocess
     import tempfile
 
     directory = tempfile.mkdtemp(prefix="dxfull-")

@@ -423,6 +423,17 @@ def test_the_main_thread_leads_nobody_while_a_loop_sleeps(store: Store, queue: Q
     assert threading.main_thread() not in store.threads
 
 
+def test_who_asked_before_the_message_of_a_spoilt_group_was_in_asks_again(store: Store, queue: Queue) -> None:
+    """The group is handed in one by one, the leader first: the loop that leads for the main thread."""
+    store.fail = lambda requests: StoreError("spoilt") if len(requests) > 1 else None
+    thread, found = sleeper(queue)
+    until(lambda: len(store.groups) == 1)
+    time.sleep(0.02)
+    send(queue, "a")
+    thread.join(PATIENCE_S)
+    assert [t.instance for t in found[0].turns] == ["a"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a signal to this process")
 def test_an_interrupt_while_waiting_leaves_the_queue_working(store: Store, queue: Queue) -> None:
     store.gate.clear()

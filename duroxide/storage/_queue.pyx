@@ -394,6 +394,7 @@ cdef class Queue:
                 answers += self.checked(self.store.exchange([request]), 1)
             except Exception as error:
                 answers.append(error)
+        self.generation += 1  # who asked for turns before another's message was in has not seen it
         return answers
 
     cdef list checked(self, answers, Py_ssize_t count):
