@@ -20,7 +20,7 @@ from duroxide._duroxide import (
     orchestration_trace_log as orchestration_trace_log,
 )
 from duroxide.client import Client
-from duroxide.context import ActivityContext, OrchestrationContext, ScheduledTask
+from duroxide.context import ActivityContext, OrchestrationContext
 from duroxide.driver import (
     create_generator as create_generator,
     dispose_generator as dispose_generator,
@@ -70,6 +70,7 @@ from duroxide.results import (
 )
 from duroxide.runtime.runtime import Runtime
 from duroxide.storage.sqlite import SqliteProvider
+from duroxide.tasks import ScheduledTask, TypedTask as TypedTask
 from duroxide.tracing import init_tracing
 
 __version__ = "0.3.0"

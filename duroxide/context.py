@@ -1,25 +1,22 @@
-"""What an orchestration and an activity are given: `OrchestrationContext`, `ActivityContext`, and the task descriptors.
+"""What an orchestration and an activity are given: `OrchestrationContext` and `ActivityContext`.
 
-Owns the descriptors (dicts, validated by the engine when they are yielded) and the immediate calls (status, KV, traces).
+Owns the calls that make descriptors (`tasks`; the typed ones are in `typed`) and the immediate calls (status, KV, traces).
 Refuses to know storage, runtime, time and randomness: those reach an orchestration only through what it yields.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from . import arguments, tracing
+from .tasks import ScheduledTask as ScheduledTask, Task, dumps, retry_policy
+from .typed import TypedCalls
 
 if TYPE_CHECKING:
     from .client import Client
-
-Task = dict[str, Any]
-
-_dumps = json.JSONEncoder().encode  # what json.dumps(x) does, without its look at nine options
 
 
 class Execution(Protocol):
@@ -82,18 +79,6 @@ class _NoExecution:
         return 0
 
 
-class ScheduledTask(dict[str, Any]):
-    """The descriptor of an activity: yield it, or put it into `all`/`race`."""
-
-    def with_tag(self, tag: str | None) -> ScheduledTask:
-        """Only runtimes that take `tag` run it (`RuntimeOptions.worker_tag_filter`); None: no tag. Changes this and returns it.
-
-        A tag of more than `MAX_TAG_NAME_BYTES` fails the instance.
-        """
-        self["tag"] = tag
-        return self
-
-
 # Handles that the token functions of `duroxide._duroxide` take, for those contexts whose token somebody asked for.
 _tokens: WeakValueDictionary[str, OrchestrationContext | ActivityContext] = WeakValueDictionary()
 _token_numbers = itertools.count()
@@ -104,7 +89,7 @@ def of_token(token: str) -> OrchestrationContext | ActivityContext | None:
     return _tokens.get(token)
 
 
-class OrchestrationContext:
+class OrchestrationContext(TypedCalls):
     """The first argument of an orchestration.
 
     Methods that schedule return a descriptor (a dict) and do nothing else: yield it, or an `all` or `race` of several, to get
@@ -113,7 +98,7 @@ class OrchestrationContext:
 
     Results are what `json.loads` makes of what was stored. An activity or child that fails raises at the yield:
     `ActivityError`, `SubOrchestrationError`. The typed variants differ in one thing: a str as `input` is passed on as it is,
-    as JSON text, so "123" arrives as the number; their `result_type` is for the reader and is not looked at.
+    as JSON text, so "123" arrives as the number. They also take a registered function in place of its name (`TypedCalls`).
 
     Made by the runtime from an execution; or by hand from a dict with instanceId, executionId, orchestrationName and
     orchestrationVersion, and then the immediate calls do nothing.
@@ -145,19 +130,11 @@ class OrchestrationContext:
 
     def schedule_activity(self, name: str, input: Any = None, session_id: str | None = None) -> ScheduledTask:
         """Run an activity; yields its result. With `session_id`, on the runtime that owns that session."""
-        return _activity(name, _dumps(input), session_id)
-
-    def schedule_activity_typed(self, name: str, input: Any = None, result_type: type | None = None) -> ScheduledTask:
-        """As `schedule_activity`; a str as `input` is JSON text."""
-        return ScheduledTask(type="activity", name=name, input=_raw(input), _typed=True)
+        return _activity(name, dumps(input), session_id)
 
     def schedule_activity_on_session(self, name: str, input: Any, session_id: str) -> ScheduledTask:
         """Run an activity on the runtime that owns the session; `session_id` is any str."""
-        return ScheduledTask(type="activityWithSession", name=name, input=_dumps(input), sessionId=session_id)
-
-    def schedule_activity_on_session_typed(self, name: str, input: Any = None, session_id: str | None = None) -> ScheduledTask:
-        """As `schedule_activity_on_session`; a str as `input` is JSON text."""
-        return ScheduledTask(type="activityWithSession", name=name, input=_raw(input), sessionId=session_id, _typed=True)
+        return ScheduledTask(type="activityWithSession", name=name, input=dumps(input), sessionId=session_id)
 
     def schedule_activity_with_retry(self, name: str, input: Any, retry: dict[str, Any]) -> ScheduledTask:
         """Run an activity up to `max_attempts` times (default 3), with pauses between the attempts.
@@ -168,33 +145,14 @@ class OrchestrationContext:
         (`total_timeout_ms` overrides it, the reference's meaning); `overall_timeout_ms`, which limits all attempts and pauses
         together. Raises at the yield: the last attempt's `ActivityError`, or `ActivityTimeout`.
         """
-        return ScheduledTask(type="activityWithRetry", name=name, input=_dumps(input), retry=_retry(retry))
-
-    def schedule_activity_with_retry_typed(
-        self, name: str, input: Any = None, retry: dict[str, Any] | None = None
-    ) -> ScheduledTask:
-        """As `schedule_activity_with_retry`; a str as `input` is JSON text."""
-        return ScheduledTask(type="activityWithRetry", name=name, input=_raw(input), retry=_retry(retry or {}), _typed=True)
+        return ScheduledTask(type="activityWithRetry", name=name, input=dumps(input), retry=retry_policy(retry))
 
     def schedule_activity_with_retry_on_session(
         self, name: str, input: Any, retry: dict[str, Any], session_id: str
     ) -> ScheduledTask:
         """As `schedule_activity_with_retry`, each attempt on the runtime that owns the session."""
         return ScheduledTask(
-            type="activityWithRetryOnSession", name=name, input=_dumps(input), retry=_retry(retry), sessionId=session_id
-        )
-
-    def schedule_activity_with_retry_on_session_typed(
-        self, name: str, input: Any = None, retry: dict[str, Any] | None = None, session_id: str | None = None
-    ) -> ScheduledTask:
-        """As `schedule_activity_with_retry_on_session`; a str as `input` is JSON text."""
-        return ScheduledTask(
-            type="activityWithRetryOnSession",
-            name=name,
-            input=_raw(input),
-            retry=_retry(retry or {}),
-            sessionId=session_id,
-            _typed=True,
+            type="activityWithRetryOnSession", name=name, input=dumps(input), retry=retry_policy(retry), sessionId=session_id
         )
 
     # ── timers, events, queues ──
@@ -208,80 +166,50 @@ class OrchestrationContext:
         """Yields the payload of the next `Client.raise_event` of that name. Not kept: an event that nobody waits for is lost."""
         return {"type": "waitEvent", "name": name}
 
-    def wait_for_event_typed(self, name: str) -> Task:
-        """As `wait_for_event`."""
-        return {"type": "waitEvent", "name": name, "_typed": True}
-
     def dequeue_event(self, queue_name: str) -> Task:
         """Yields the next message of that queue (`Client.enqueue_event`), first in first out, kept until somebody takes it."""
         return {"type": "dequeueEvent", "queueName": queue_name}
-
-    def dequeue_event_typed(self, queue_name: str) -> Task:
-        """As `dequeue_event`."""
-        return {"type": "dequeueEvent", "queueName": queue_name, "_typed": True}
 
     # ── other orchestrations ──
 
     def schedule_sub_orchestration(self, name: str, input: Any = None) -> Task:
         """Run a child, of the latest registered version; yields its output. Its id is made from that of this instance."""
-        return {"type": "subOrchestration", "name": name, "input": _dumps(input)}
-
-    def schedule_sub_orchestration_typed(self, name: str, input: Any = None, result_type: type | None = None) -> Task:
-        """As `schedule_sub_orchestration`; a str as `input` is JSON text."""
-        return {"type": "subOrchestration", "name": name, "input": _raw(input), "_typed": True}
+        return {"type": "subOrchestration", "name": name, "input": dumps(input)}
 
     def schedule_sub_orchestration_with_id(self, name: str, instance_id: str, input: Any = None) -> Task:
         """Run a child under an id of yours; `SubOrchestrationError` at the yield if there is an instance of that id already."""
-        return {"type": "subOrchestrationWithId", "name": name, "instanceId": instance_id, "input": _dumps(input)}
-
-    def schedule_sub_orchestration_with_id_typed(self, name: str, instance_id: str, input: Any = None) -> Task:
-        """As `schedule_sub_orchestration_with_id`; a str as `input` is JSON text."""
-        task = {"type": "subOrchestrationWithId", "name": name, "instanceId": instance_id, "input": _raw(input)}
-        return {**task, "_typed": True}
+        return {"type": "subOrchestrationWithId", "name": name, "instanceId": instance_id, "input": dumps(input)}
 
     def schedule_sub_orchestration_versioned(self, name: str, version: str | None = None, input: Any = None) -> Task:
         """Run a child of that version; None: the latest registered."""
-        return {"type": "subOrchestrationVersioned", "name": name, "version": version, "input": _dumps(input)}
+        return {"type": "subOrchestrationVersioned", "name": name, "version": version, "input": dumps(input)}
 
     def schedule_sub_orchestration_versioned_with_id(
         self, name: str, version: str | None, instance_id: str, input: Any = None
     ) -> Task:
         """Run a child of that version (None: the latest) under an id of yours."""
         task = {"type": "subOrchestrationVersionedWithId", "name": name, "version": version, "instanceId": instance_id}
-        return {**task, "input": _dumps(input)}
+        return {**task, "input": dumps(input)}
 
     def start_orchestration(self, name: str, instance_id: str, input: Any = None) -> Task:
         """Start an orchestration of its own, nobody's child. Yields None at once; nothing happens if the id exists."""
-        return {"type": "orchestration", "name": name, "instanceId": instance_id, "input": _dumps(input)}
-
-    def start_orchestration_typed(self, name: str, instance_id: str, input: Any = None) -> Task:
-        """As `start_orchestration`; a str as `input` is JSON text."""
-        return {"type": "orchestration", "name": name, "instanceId": instance_id, "input": _raw(input)}
+        return {"type": "orchestration", "name": name, "instanceId": instance_id, "input": dumps(input)}
 
     def start_orchestration_versioned(self, name: str, version: str, instance_id: str, input: Any = None) -> Task:
         """As `start_orchestration`, of that version."""
         task = {"type": "orchestrationVersioned", "name": name, "version": version, "instanceId": instance_id}
-        return {**task, "input": _dumps(input)}
-
-    def start_orchestration_versioned_typed(self, name: str, version: str, instance_id: str, input: Any = None) -> Task:
-        """As `start_orchestration_versioned`; a str as `input` is JSON text."""
-        task = {"type": "orchestrationVersioned", "name": name, "version": version, "instanceId": instance_id}
-        return {**task, "input": _raw(input)}
+        return {**task, "input": dumps(input)}
 
     def continue_as_new(self, input: Any = None) -> Task:
         """End this execution and begin the next with `input`, an empty history and the latest registered version.
 
         Has to be yielded, and never comes back. Custom status, key-value entries and unread queue messages go over.
         """
-        return {"type": "continueAsNew", "input": _dumps(input)}
-
-    def continue_as_new_typed(self, input: Any = None) -> Task:
-        """As `continue_as_new`; a str as `input` is JSON text."""
-        return {"type": "continueAsNew", "input": _raw(input)}
+        return {"type": "continueAsNew", "input": dumps(input)}
 
     def continue_as_new_versioned(self, input: Any, version: str | None = None) -> Task:
         """As `continue_as_new`, with that version; None: the latest registered."""
-        return {"type": "continueAsNewVersioned", "input": _dumps(input), "version": version}
+        return {"type": "continueAsNewVersioned", "input": dumps(input), "version": version}
 
     # ── values that must not differ on replay ──
 
@@ -295,7 +223,7 @@ class OrchestrationContext:
 
     def get_kv_value_from_instance(self, instance_id: str, key: str) -> ScheduledTask:
         """Yields the text stored under `key` in another instance, as it is then; None if there is no such entry or instance."""
-        input = _dumps({"instance_id": instance_id, "key": key})
+        input = dumps({"instance_id": instance_id, "key": key})
         return ScheduledTask(type="activity", name="__duroxide_syscall:get_kv_value", input=input)
 
     # ── several at once ──
@@ -308,10 +236,6 @@ class OrchestrationContext:
         """
         return {"type": "join", "tasks": tasks}
 
-    def all_typed(self, tasks: list[Any] | tuple[Any, ...]) -> Task:
-        """As `all`, with the plain value in place of {"ok": value}; {"err": text} stays."""
-        return {"type": "join", "tasks": tasks, "_typed_all": True}
-
     def race(self, *tasks: Any) -> Task:
         """Wait for the first of any number of tasks; yields {"index": its place from 0, "value": what it gave}.
 
@@ -319,10 +243,6 @@ class OrchestrationContext:
         without losing a message. Raises if the winner failed.
         """
         return {"type": "select", "tasks": list(tasks)}
-
-    def race_typed(self, *tasks: Any) -> Task:
-        """As `race`."""
-        return {"type": "select", "tasks": list(tasks), "_typed_race": True}
 
     # ── custom status and KV: immediate, kept with the turn ──
 
@@ -492,22 +412,7 @@ def _token(context: OrchestrationContext | ActivityContext, kind: str) -> str:
     return str(token)
 
 
-def _raw(input: Any) -> str:
-    return input if isinstance(input, str) else _dumps(input)
-
-
 def _activity(name: str, input: str, session_id: str | None) -> ScheduledTask:
     if session_id is None:
         return ScheduledTask(type="activity", name=name, input=input)
     return ScheduledTask(type="activityWithSession", name=name, input=input, sessionId=session_id)
-
-
-def _retry(retry: dict[str, Any]) -> Task:
-    policy = {
-        "maxAttempts": retry.get("max_attempts", retry.get("maxAttempts", 3)),
-        "timeoutMs": retry.get("timeout_ms", retry.get("timeoutMs")),
-        "totalTimeoutMs": retry.get("total_timeout_ms", retry.get("totalTimeoutMs")),
-        "backoff": retry.get("backoff"),
-    }
-    overall = retry.get("overall_timeout_ms", retry.get("overallTimeoutMs"))
-    return policy if overall is None else {**policy, "overallTimeoutMs": overall}

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from . import arguments
 from .errors import OptionError
@@ -18,6 +20,13 @@ DEFAULT_VERSION = "1.0.0"
 # Every orchestration registered in this process, by name or name@version, the last one counts. Runtimes never read it: it is
 # what `driver.create_generator` calls, for programs that step generators by hand.
 functions: dict[str, Callable[..., Any]] = {}
+
+# The names under which each function was registered in this process, for calls that are given the function.
+_names: dict[str, WeakKeyDictionary[Callable[..., Any], set[str]]] = {
+    "activity": WeakKeyDictionary(),
+    "orchestration": WeakKeyDictionary(),
+}
+_naming = threading.Lock()
 
 SYSCALL = "__duroxide_syscall:"
 
@@ -75,7 +84,8 @@ class Registry:
         if name.startswith(SYSCALL):
             raise OptionError(f"activity name '{name}' is reserved: names that start with '{SYSCALL}' belong to the runtime")
         with self._lock:
-            self._activities.setdefault(name, fn)
+            if self._activities.setdefault(name, fn) is fn:
+                _name("activity", name, fn)
 
     def add_orchestration(self, name: str, version: str | None, fn: Callable[..., Any]) -> None:
         """`version` None: 1.0.0, outside the order. OptionError for a version that is not semantic or comes out of order."""
@@ -95,6 +105,7 @@ class Registry:
                     f"non-monotonic orchestration version for {name}: {wanted} is not later than existing latest {known.latest}"
                 )
             known.functions[wanted] = fn
+            _name("orchestration", name, fn)
             functions[name if version is None else f"{name}@{wanted}"] = fn
             if key > known.latest_key:
                 known.latest, known.latest_key = wanted, key
@@ -122,6 +133,34 @@ class Registry:
         wanted = known.latest if version is None else version
         fn = known.functions.get(wanted)
         return None if fn is None else (wanted, fn)
+
+
+def _name(kind: str, name: str, fn: Callable[..., Any]) -> None:
+    # What cannot be referred to weakly, or hashed, is called by name only.
+    with _naming, suppress(TypeError):
+        _names[kind].setdefault(_function(fn), set()).add(name)
+
+
+def name_of(kind: str, fn: Callable[..., Any]) -> str:
+    """The one name under which `fn` is registered in this process as a `kind` ("activity", "orchestration"), else TypeError."""
+    with _naming:
+        try:
+            found = sorted(_names[kind].get(_function(fn), ()))
+        except TypeError:
+            found = []
+    if len(found) == 1:
+        return found[0]
+    said = (
+        f"registered as {' and '.join(found)}: pass the name that is meant"
+        if found
+        else "not registered in this process: pass its name"
+    )
+    raise TypeError(f"{getattr(fn, '__qualname__', repr(fn))} is no {kind} that can be called by its function, {said}")
+
+
+def _function(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A bound method is made anew at each access; its function is not."""
+    return getattr(fn, "__func__", fn)
 
 
 def _callable(kind: str, name: str, fn: Any) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures that several files use: a PostgreSQL server and a schema in it."""
+"""Fixtures that several files use: a PostgreSQL server and a schema in it; and what all tests take for granted."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # for `bench`; at the end, so that an installed package is the one that is tested
 if not (ROOT / "duroxide").exists():  # .ci/wheels.py: an installed wheel is tested, and what speaks of the sources has nothing to read
     collect_ignore = ["test_docs.py", "test_layers.py", "test_stubs.py"]
+
+# A shell's background jobs ignore Ctrl-C, and so would what they start: tests that press it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started this run in the background; tests press Ctrl-C

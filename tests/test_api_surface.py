@@ -22,12 +22,13 @@ ALIASES = ("PyClient", "PyRuntime", "PySqliteProvider", "PyPostgresProvider", "P
 MORE_NAMES = {
     "duroxide.ActivityError", "duroxide.ActivityTimeout", "duroxide.Cancelled", "duroxide.DuroxideError",
     "duroxide.NondeterminismError", "duroxide.NotFound", "duroxide.OperationTimeout", "duroxide.OptionError",
-    "duroxide.OrchestrationFailed", "duroxide.PoisonError", "duroxide.ProviderError", "duroxide.SubOrchestrationError",
+    "duroxide.OrchestrationFailed", "duroxide.PoisonError", "duroxide.ProviderError", "duroxide.SubOrchestrationError", "duroxide.TypedTask",
 }  # fmt: skip
 MORE_MEMBERS = {
     "Client": {"start_orchestrations"},
     "RuntimeOptions": {"check", "effective"},
     "PyRuntimeOptions": {"check", "effective"},
+    "ScheduledTask": {"result"},
     "SqliteProvider": {"close"},
     "PostgresProvider": {"close"},
 }

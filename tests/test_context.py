@@ -8,6 +8,8 @@ import pytest
 
 from duroxide import driver
 from duroxide.context import ActivityContext, OrchestrationContext, ScheduledTask, of_token
+from duroxide.registry import Registry
+from duroxide.tasks import TypedTask
 
 INFO = {"instanceId": "i", "executionId": 2, "orchestrationName": "n", "orchestrationVersion": "1.0.0"}
 ACTIVITY = {**INFO, "activityName": "a", "workerId": "work-0-x"}
@@ -165,7 +167,7 @@ def test_descriptors_are_those_of_the_reference(ctx, build, expected):
     assert task == expected
     assert isinstance(task, ScheduledTask) == expected["type"].startswith("activity")
     if not isinstance(task, ScheduledTask):
-        assert type(task) is dict
+        assert type(task) in (dict, TypedTask) and not hasattr(task, "with_tag")
 
 
 def test_a_tag_changes_the_descriptor_in_place(ctx):
@@ -333,3 +335,35 @@ class TestDriver:
         assert driver.dispose_generator("9999") == "ok"
         with pytest.raises(ValueError, match="invalid literal for int"):
             driver.dispose_generator("x")
+
+
+def test_a_call_by_function_is_a_call_by_its_name_with_a_value():
+    """What `ScheduledTask` and `TypedTask` know of types is not in the descriptor."""
+
+    def charge(ctx, order): ...
+
+    Registry().add_activity("charge-a-card", charge)
+    Registry().add_orchestration("child", None, charge)
+    c = OrchestrationContext(INFO)
+    assert c.schedule_activity_typed(charge, "123") == {"type": "activity", "name": "charge-a-card", "input": '"123"', "_typed": True}
+    assert c.schedule_activity_typed(charge)["input"] == "null"
+    assert c.schedule_activity_on_session_typed(charge, 1, "s")["name"] == "charge-a-card"
+    assert c.schedule_activity_with_retry_typed(charge, 1)["name"] == "charge-a-card"
+    assert c.schedule_activity_with_retry_on_session_typed(charge, 1, None, "s")["sessionId"] == "s"
+    for task in (
+        c.schedule_sub_orchestration_typed(charge, "1"), c.schedule_sub_orchestration_with_id_typed(charge, "i", "1"),
+        c.start_orchestration_typed(charge, "i", "1"), c.start_orchestration_versioned_typed(charge, "1.0.0", "i", "1"),
+    ):  # fmt: skip
+        assert task["name"] == "child" and task["input"] == '"1"'
+    assert not hasattr(c.schedule_sub_orchestration_typed("child"), "with_tag")
+    with pytest.raises(TypeError, match="not registered in this process"):
+        c.schedule_activity_typed(lambda ctx, order: None, 1)
+
+
+def test_result_yields_the_descriptor_and_returns_what_it_is_sent():
+    task = OrchestrationContext(INFO).schedule_activity("a", 1)
+    steps = task.result()
+    assert next(steps) is task
+    with pytest.raises(StopIteration) as ended:
+        steps.send("paid")
+    assert ended.value.value == "paid"

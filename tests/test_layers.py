@@ -58,7 +58,11 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.results": ("duroxide.errors", "duroxide.arguments", "duroxide.events"),
     "duroxide.options": ("duroxide.errors", "duroxide.arguments", "duroxide.registry", "duroxide.results"),
     "duroxide.registry": ("duroxide.errors", "duroxide.arguments"),
-    "duroxide.context": ("duroxide.errors", "duroxide.arguments", "duroxide.tracing", "duroxide.client", "duroxide.engine._execution"),
+    "duroxide.tasks": (),
+    "duroxide.typed": ("duroxide.registry", "duroxide.tasks", "duroxide.context"),  # the last: types only
+    "duroxide.context": (
+        "duroxide.errors", "duroxide.arguments", "duroxide.tracing", "duroxide.client", "duroxide.engine._execution", "duroxide.tasks", "duroxide.typed",
+    ),
     "duroxide.client": (
         "duroxide.errors", "duroxide.arguments", "duroxide.events", "duroxide.options", "duroxide.registry", "duroxide.results",
         "duroxide.runtime.clock", "duroxide.storage.base", "duroxide.storage._queue",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
+import weakref
 
 import pytest
 
@@ -144,3 +146,65 @@ def test_readers_see_a_whole_state_while_versions_are_added():
     stop.set()
     reader.join()
     assert seen == {True}
+
+
+# ── calls by function ──
+
+
+class Desk:
+    def open(self, ctx, input):
+        return 1
+
+
+def test_a_function_has_the_one_name_under_which_it_is_registered():
+    def charge(ctx, input): ...
+
+    table, other, desk = Registry(), Registry(), Desk()
+    table.add_activity("charge-a-card", charge)
+    other.add_activity("charge-a-card", charge)
+    table.add_orchestration("both", "1.0.0", charge)
+    table.add_orchestration("both", "1.1.0", charge)
+    table.add_activity("open", desk.open)
+    assert registry.name_of("activity", charge) == "charge-a-card"
+    assert registry.name_of("orchestration", charge) == "both"
+    assert registry.name_of("activity", desk.open) == "open"
+
+
+def test_a_function_without_a_name_or_with_several_is_refused():
+    def charge(ctx, input): ...
+
+    table = Registry()
+    with pytest.raises(TypeError, match="charge is no activity .* not registered in this process: pass its name"):
+        registry.name_of("activity", charge)
+    table.add_activity("a", first)
+    table.add_activity("a", charge)  # the first stays
+    with pytest.raises(TypeError, match="not registered"):
+        registry.name_of("activity", charge)
+    table.add_activity("b", charge)
+    table.add_activity("c", charge)
+    with pytest.raises(TypeError, match="registered as b and c: pass the name that is meant"):
+        registry.name_of("activity", charge)
+    with pytest.raises(TypeError, match="not registered"):
+        registry.name_of("orchestration", charge)
+
+
+def test_a_callable_that_cannot_be_remembered_is_called_by_name():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, ctx, input): ...
+
+    table = Registry()
+    table.add_activity("x", Unhashable())
+    with pytest.raises(TypeError, match="not registered"):
+        registry.name_of("activity", Unhashable())
+
+
+def test_a_function_that_is_gone_is_not_kept_by_its_name():
+    def charge(ctx, input): ...
+
+    gone = weakref.ref(charge)
+    Registry().add_activity("charge", charge)
+    del charge
+    gc.collect()
+    assert gone() is None

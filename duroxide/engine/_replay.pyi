@@ -1,10 +1,11 @@
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, type_check_only
 
 from duroxide.engine._execution import Execution as Execution
 from duroxide.engine._turn import Turn
 from duroxide.storage.base import Loaded, TurnBack, TurnDone
 
+@type_check_only
 class Environment(Protocol):
     """What a turn asks of its runtime."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from duroxide.testing.world import World
 
@@ -15,6 +16,8 @@ AREAS = (
     "commits", "leases", "queues", "sessions", "routing", "cancelling", "status", "values", "administration", "removal",
 )  # fmt: skip
 COUNT = 213  # numbers of the checklist
+
+Function = TypeVar("Function", bound=Callable[[World], None])
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,10 @@ class Case:
 _cases: dict[str, Case] = {}
 
 
-def case(*numbers: int, needs: str | None = None) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
+def case(*numbers: int, needs: str | None = None) -> Callable[[Function], Function]:
     """Registers a function as a case; its name says the property."""
 
-    def register(function: Callable[[World], None]) -> Callable[[World], None]:
+    def register(function: Function) -> Function:
         assert function.__name__ not in _cases, f"two cases are named {function.__name__}"
         _cases[function.__name__] = Case(function.__name__, numbers or (0,), needs, function)
         return function
@@ -41,7 +44,7 @@ def case(*numbers: int, needs: str | None = None) -> Callable[[Callable[[World],
     return register
 
 
-def admin(*numbers: int) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
+def admin(*numbers: int) -> Callable[[Function], Function]:
     """A case of the cold calls."""
     return case(*numbers, needs="admin")
 
