@@ -6,7 +6,7 @@ Owns their classes and how input and retry policies are written into them. Refus
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ else:
 
 Task = dict[str, Any]
 
-dumps = json.JSONEncoder().encode  # what json.dumps(x) does, without its look at nine options
+dumps: Callable[[Any], str] = json.JSONEncoder().encode  # what json.dumps(x) does, without its look at nine options
 
 
 class TypedTask(dict[str, Any], Generic[R_co]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 
 
 class Clock:
@@ -35,4 +36,4 @@ class Clock:
 
 
 SYSTEM = Clock()
-now = SYSTEM.now
+now: Callable[[], int] = SYSTEM.now

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duroxide.engine._execution import Execution
     from duroxide.runtime.runtime import Engine
 
-log = Log("duroxide.runtime")
+log: Log = Log("duroxide.runtime")
 
 IDLE, READY, RUNNING = range(3)
 RENEWALS = ("renew_leases", "renew_work", "renew_sessions")
@@ -33,15 +33,16 @@ class Lease:
     __slots__ = ("claim", "consumed", "execution", "in_flight", "instance", "messages", "reserved", "results", "state", "token")
 
     def __init__(self, instance: str, token: str, claim: ClaimedTurn | None, execution: Execution | None) -> None:
-        self.instance = instance
-        self.token = token
-        self.claim = claim
-        self.execution = execution
+        self.instance: str = instance
+        self.token: str = token
+        self.claim: ClaimedTurn | None = claim
+        self.execution: Execution | None = execution
         self.messages: list[tuple[int, str, int]] = []
         self.results: list[WorkResult] = []
         self.consumed: list[WorkResult] = []
-        self.in_flight = self.reserved = 0
-        self.state = IDLE
+        self.in_flight: int = 0
+        self.reserved: int = 0
+        self.state: int = IDLE
 
 
 class Job:
@@ -59,17 +60,17 @@ class Job:
     input: str
 
     def __init__(self, row_id: int, token: str, attempt: int, item: str, of: str, of_version: str) -> None:
-        self.row_id = row_id
-        self.token = token
-        self.attempt = attempt
-        self.item = item
-        self.of = of  # orchestration
-        self.of_version = of_version
+        self.row_id: int = row_id
+        self.token: str = token
+        self.attempt: int = attempt
+        self.item: str = item
+        self.of: str = of  # orchestration
+        self.of_version: str = of_version
         self.session_id: str | None = None
         self.tag: str | None = None
         self.lease: Lease | None = None
-        self.cancelled = False
-        self.queued_at = 0.0
+        self.cancelled: bool = False
+        self.queued_at: float = 0.0
 
     @classmethod
     def claimed(cls, work: ClaimedWork) -> Job:
@@ -85,7 +86,7 @@ class Holdings:
     """All leases and jobs of one runtime, under one lock. `poke` wakes one idle loop (given by the runtime)."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self.leases: dict[str, Lease] = {}
         self.ready: deque[Lease] = deque()
         self.jobs: dict[tuple[str, int, int], Job] = {}  # by (instance, execution, activity): queued or running

@@ -19,7 +19,7 @@ from duroxide.storage.base import LOST, OK, Appetite, ClaimedWork, Done, StoreEr
 if TYPE_CHECKING:
     from duroxide.runtime.runtime import Engine
 
-log = Log("duroxide.runtime")
+log: Log = Log("duroxide.runtime")
 
 TURNS = 48  # of one exchange: larger groups cost latency and gain nothing (bench_exchange)
 IDLE_S = 5.0  # an idle loop looks by itself at the latest then

@@ -27,7 +27,7 @@ from duroxide.runtime.workers import Workers
 from duroxide.storage._queue import Queue
 from duroxide.storage.base import Done, Provider, Request, StoreError, TurnBack, WorkBack
 
-log = Log("duroxide.runtime")
+log: Log = Log("duroxide.runtime")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,9 +44,9 @@ class Engine:
         self.holds_nul: bool = getattr(self.provider, "holds_nul", True)
         self.registry = registry
         self.clock = clock
-        self.queue = Queue.of(self.provider)
+        self.queue: Queue = Queue.of(self.provider)
         self.queue.poll_ms = max(1, value("dispatcher_poll_interval_ms"))
-        self.owner = f"{os.getpid():x}-{clock.token()}"
+        self.owner: str = f"{os.getpid():x}-{clock.token()}"
         self.node: str = value("worker_node_id") or self.owner[-4:]
         self.session_owner: str = value("worker_node_id") or self.owner
         self.max_attempts: int = value("max_attempts")
@@ -55,24 +55,24 @@ class Engine:
         self.session_lock_ms: int = value("session_lock_timeout_ms")
         self.session_idle_ms: int = value("session_idle_timeout_ms")
         self.max_sessions: int = value("max_sessions_per_runtime")
-        self.tag_filter = parse_tag_filter(value("worker_tag_filter"))
-        self.holds_untagged = self.tag_filter[0] in ("default_only", "default_and", "any")
-        self.cache = Cache()
-        self.holdings = Holdings()
+        self.tag_filter: tuple[str, tuple[str, ...]] = parse_tag_filter(value("worker_tag_filter"))
+        self.holds_untagged: bool = self.tag_filter[0] in ("default_only", "default_and", "any")
+        self.cache: Cache = Cache()
+        self.holdings: Holdings = Holdings()
         self._process = os.getpid()
         self.holdings.poke = self.poke
         self.queue.tell(self.owner, self.holdings.arrived)
-        self.workers = Workers(self, max(0, value("worker_concurrency")))
-        self.turn_threads = max(0, value("orchestration_concurrency"))
+        self.workers: Workers = Workers(self, max(0, value("worker_concurrency")))
+        self.turn_threads: int = max(0, value("orchestration_concurrency"))
         # Who runs no turns still needs a loop, to claim activities.
-        self.loops = [Loop(self, slot) for slot in range(self.turn_threads or min(1, self.workers.concurrency))]
-        self.keeper = Keeper(self)
-        self.stopping = threading.Event()  # take nothing new
-        self.stopped = threading.Event()  # it is over
+        self.loops: list[Loop] = [Loop(self, slot) for slot in range(self.turn_threads or min(1, self.workers.concurrency))]
+        self.keeper: Keeper = Keeper(self)
+        self.stopping: threading.Event = threading.Event()  # take nothing new
+        self.stopped: threading.Event = threading.Event()  # it is over
         self._withdraw: Callable[[], None] = lambda: None
         self._tokens = itertools.count(1)
         self._reserved = 0
-        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._counting = threading.Lock()
 
     # ── what a turn asks ─────────────────────────────────────────────────────────────────────────────────────

@@ -22,7 +22,7 @@ from duroxide.storage.base import StoreError
 if TYPE_CHECKING:
     from duroxide.runtime.runtime import Engine
 
-log = Log("duroxide.runtime")
+log: Log = Log("duroxide.runtime")
 
 MOST_HELD = 256
 AHEAD_S = 0.03  # hold as much as the workers can do in this time
@@ -39,9 +39,11 @@ class Workers:
         self.queue: deque[Job] = deque()
         self.running: dict[int, Job] = {}  # slot -> job
         self._idle: list[threading.Lock] = []
-        self.session_used = float("-inf")  # when work of a session was last seen here
+        self.session_used: float = float("-inf")  # when work of a session was last seen here
         self._seconds = 0.0  # what an activity takes: moving average
-        self.threads = [threading.Thread(target=self._run, args=(n,), name=f"duroxide-worker-{n}", daemon=True) for n in range(concurrency)]
+        self.threads: list[threading.Thread] = [
+            threading.Thread(target=self._run, args=(n,), name=f"duroxide-worker-{n}", daemon=True) for n in range(concurrency)
+        ]
 
     def start(self) -> None:
         for thread in self.threads:

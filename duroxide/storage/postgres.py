@@ -28,7 +28,7 @@ from duroxide.storage.postgres_exchange_sql import channel, filled
 from duroxide.storage.postgres_signals import Heard, Signals
 from duroxide.storage.postgres_store import PostgresStore
 
-log = logging.getLogger("duroxide.storage")
+log: logging.Logger = logging.getLogger("duroxide.storage")
 
 Connection = psycopg.Connection[Any]
 MOST_CONNECTIONS = 10
@@ -48,8 +48,8 @@ class PostgresNative(PostgresAdmin):
     holds_nul = False
 
     def __init__(self, address: Address, schema: str, connections: int, acquire_s: float) -> None:
-        self.schema = postgres_schema.folded(schema)
-        self.peer = f"{os.getpid():x}-{secrets.token_hex(6)}"
+        self.schema: str = postgres_schema.folded(schema)
+        self.peer: str = f"{os.getpid():x}-{secrets.token_hex(6)}"
         self._address = address
         self._options = {"autocommit": True, **address.named(f"duroxide {self.peer}")}
         self._ended = ""
@@ -106,7 +106,11 @@ class PostgresNative(PostgresAdmin):
         with self._lend(ADMIN_LIMIT_S) as connection, connection.transaction():
             yield connection
 
-    writing = reading
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """As `reading`."""
+        with self.reading() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Connection]:

@@ -185,7 +185,7 @@ class PostgresAdmin:
 
     def delete_bulk(self, ids: Sequence[str] | None, completed_before: int | None, limit: int | None) -> dict[str, int]:
         """Roots that have ended, with their trees, some hundred in a transaction; those in which something runs are skipped."""
-        total = dict.fromkeys(_DELETED, 0)
+        total: dict[str, int] = dict.fromkeys(_DELETED, 0)
         roots = self._chosen("delete_instance_bulk", sql.ROOTS_ENDED, ids, completed_before, limit)
         for begin in range(0, len(roots), _AT_ONCE):
             trees = self._trees(roots[begin : begin + _AT_ONCE])
@@ -223,7 +223,7 @@ class PostgresAdmin:
     def prune_bulk(
         self, ids: Sequence[str] | None, before: int | None, limit: int | None, keep_last: int | None, completed_before: int | None
     ) -> dict[str, int]:
-        total = dict.fromkeys(("instances_processed", "executions_deleted", "events_deleted"), 0)
+        total: dict[str, int] = dict.fromkeys(("instances_processed", "executions_deleted", "events_deleted"), 0)
         chosen = self._chosen("prune_executions_bulk", sql.ANY, ids, before, limit)
         for begin in range(0, len(chosen), _AT_ONCE):
             batch = chosen[begin : begin + _AT_ONCE]

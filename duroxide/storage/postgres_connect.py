@@ -21,7 +21,7 @@ from duroxide.errors import ProviderError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-log = logging.getLogger("duroxide.storage")
+log: logging.Logger = logging.getLogger("duroxide.storage")
 
 # The driver of the reference takes these in a URL; libpq has other names for them, or none.
 _RENAMED = {"ssl-mode": "sslmode", "ssl-root-cert": "sslrootcert", "ssl-ca": "sslrootcert", "ssl-cert": "sslcert", "ssl-key": "sslkey"}
@@ -57,8 +57,8 @@ class Address:
         except (psycopg.ProgrammingError, ValueError) as error:
             raise ProviderError(f"{what}: error with configuration: {str(error).strip()}") from error
         self._named = "application_name" in given or bool(os.environ.get("PGAPPNAME"))
-        self.conninfo = make_conninfo("", **{**_defaults(), **given})
-        self.connection_class = _signing_in(password, failed)
+        self.conninfo: str = make_conninfo("", **{**_defaults(), **given})
+        self.connection_class: type[Line] = _signing_in(password, failed)
 
     @property
     def place(self) -> str:

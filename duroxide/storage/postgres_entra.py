@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from duroxide.errors import ProviderError
 
-log = logging.getLogger("duroxide.storage")
+log: logging.Logger = logging.getLogger("duroxide.storage")
 
 AUDIENCE = "https://ossrdbms-aad.database.windows.net/.default"
 WHAT = "Failed to connect to PostgreSQL with Entra auth"

@@ -24,7 +24,7 @@ class PostgresLook:
     def __init__(self, connection: psycopg.Connection[Any], where: str, schema: str, now: int) -> None:
         self._connection, self._schema, self._now = connection, postgres_schema.quoted(schema), now
         self._cursors = itertools.count()
-        self.facts = _facts(connection, where, postgres_schema.folded(schema))
+        self.facts: dict[str, Any] = _facts(connection, where, postgres_schema.folded(schema))
         self.owners: frozenset[str] | None = None  # those that announced themselves; None where only the reference works
         if self.facts["opened_by_this_package"]:
             self.owners = frozenset(row[0] for row in connection.execute(f"SELECT owner FROM {self._schema}.dx_owners"))

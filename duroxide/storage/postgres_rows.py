@@ -58,12 +58,12 @@ class Group:
         self.columns: dict[str, list[Any]] = {name: [] for name in _TEXT}
         self.requests: list[Request] = []
         self.turns: list[TurnDone] = []
-        self.writes = False
+        self.writes: bool = False
         self._backs: list[tuple[TurnBack, int]] = []
         self._appetites: list[dict[str, Any]] = []
         self._leases: set[str] = set()
         self._rows: set[int] = set()
-        self.now = 0
+        self.now: int = 0
 
     # ── what is handed in ────────────────────────────────────────────────────────────────────────────────────
 

@@ -68,19 +68,19 @@ class Found:
         self.tables: dict[str, dict[str, bool]] = {}  # table -> column -> must be filled
         for table, column, must in connection.execute(sql.COLUMNS, (schema,)):
             self.tables.setdefault(table, {})[column] = must
-        self.ours = self._ledger(connection, sql.LEDGER, sql.APPLIED)
-        self.reference = self._ledger(connection, sql.REFERENCE_LEDGER, sql.REFERENCE_APPLIED)
+        self.ours: set[int] = self._ledger(connection, sql.LEDGER, sql.APPLIED)
+        self.reference: set[int] = self._ledger(connection, sql.REFERENCE_LEDGER, sql.REFERENCE_APPLIED)
         indexes = {str(row[0]) for row in connection.execute(sql.INDEXES, (schema,))}
         wanted = {statement.split()[5] for statement in (*hot.INDEXES, *sql.ADMIN_INDEXES)}
         functions = {str(row[0]) for row in connection.execute(sql.FUNCTIONS, (schema,))}
-        self.missing = [
+        self.missing: list[str] = [
             table if table not in self.tables else f"{table}.{column}"
             for table, (columns, _) in sql.TABLES.items()
             for column, _ in columns
             if column not in self.tables.get(table, ())
         ]
         there = not self.missing and "announced_at" in self.tables.get("dx_owners", ()) and wanted <= indexes and functions.issuperset(hot.NAMES)
-        self.complete = max(self.ours, default=0) == VERSION and there and not self.newer()
+        self.complete: bool = max(self.ours, default=0) == VERSION and there and not self.newer()
 
     def _ledger(self, connection: psycopg.Connection[Any], table: str, statement: str) -> set[int]:
         if table not in self.tables:

@@ -24,7 +24,7 @@ from duroxide.storage.base import TurnDone
 from duroxide.storage.postgres_connect import Line
 from duroxide.storage.postgres_errors import retryable
 
-log = logging.getLogger("duroxide.storage")
+log: logging.Logger = logging.getLogger("duroxide.storage")
 
 Connection = psycopg.Connection[Any]
 Heard = Callable[[bool, "list[str] | None"], None]  # may there be something to claim; which instances moved (None: any)
@@ -56,11 +56,16 @@ class Signals:
         self._bell: tuple[socket.socket, socket.socket] | None = None
         self._closed = False
         self._session = ""
-        self.moves = 0  # how often somebody else committed, as far as one heard
-        self.others = 1  # how often somebody else announced itself; 0: nobody else with a runtime is there
+        self.moves: int = 0  # how often somebody else committed, as far as one heard
+        self.others: int = 1  # how often somebody else announced itself; 0: nobody else with a runtime is there
         self._greetings = 1
+<<<<<<< HEAD
         self.listening = False
         self.possible = True  # to listen, and to hold a lock; False: behind a pooler
+=======
+        self.listening: bool = False
+        self.possible: bool = True  # False: there is a pooler between that gives each transaction another session
+>>>>>>> b1892f0 (types: stores and the runtime say what their attributes hold, 99.8 % by pyright --verifytypes)
 
     # ── from any thread ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -180,7 +185,7 @@ class Signals:
                 log.warning("the connection that listens: %s; it is tried again", error)
             finally:
                 with self._guard:
-                    self.listening = False
+                    self.listening: bool = False
                     self.others = self._greetings
                     for owner in self._owners:
                         self._owners[owner] = False

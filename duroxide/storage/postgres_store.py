@@ -29,7 +29,7 @@ from duroxide.storage.postgres_exchange_sql import CALL, FENCED, LOAD_CALL
 from duroxide.storage.postgres_rows import NUMBERS, Group, Repeats, Unstorable, lost
 from duroxide.storage.postgres_sql import COLD
 
-log = logging.getLogger("duroxide.storage")
+log: logging.Logger = logging.getLogger("duroxide.storage")
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -85,8 +85,11 @@ class Doubt:
     """An exchange of which nobody knows yet how it ended: its number, and what it may have taken."""
 
     def __init__(self, number: int, requests: Sequence[Request], writes: bool, patterns: list[str]) -> None:
-        self.number, self.requests, self.writes, self.patterns = number, requests, writes, patterns
-        self.turns = [turn for request in requests if request.done is not None for turn in request.done.turns]
+        self.number: int = number
+        self.requests: Sequence[Request] = requests
+        self.writes: bool = writes
+        self.patterns: list[str] = patterns
+        self.turns: list[TurnDone] = [turn for request in requests if request.done is not None for turn in request.done.turns]
 
 
 class PostgresStore:
@@ -101,8 +104,13 @@ class PostgresStore:
         peer: str,
         readers: int = 2,
     ) -> None:
+<<<<<<< HEAD
         self._connect, self._lend, self._peer = connect, lend, peer
         self.sql = {name: fill(text) for name, text in COLD.items()}
+=======
+        self._connect, self._lend, self._peer, self._prepare = connect, lend, peer, prepare
+        self.sql: dict[str, str] = {name: fill(text) for name, text in COLD.items()}
+>>>>>>> b1892f0 (types: stores and the runtime say what their attributes hold, 99.8 % by pyright --verifytypes)
         self._call, self._load = fill(CALL).encode(), fill(LOAD_CALL).encode()
         self._parents: list[Line] = []  # of the process that this one was forked from: closing them would end its sessions
         self._readers: list[Line] = []  # idle ones of our own; who finds none borrows one of the pool

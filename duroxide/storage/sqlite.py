@@ -24,7 +24,7 @@ from duroxide.storage.base import Loaded, Renewal, Renewed, Request, Store, Stor
 from duroxide.storage.liveness import Owners
 from duroxide.storage.sqlite_admin import SqliteAdmin
 
-log = Log("duroxide.storage")
+log: Log = Log("duroxide.storage")
 
 MEMORY = ":memory:"
 HEADER = b"SQLite format 3\0"
@@ -54,7 +54,7 @@ class SqliteNative(SqliteAdmin):
             self._cold.close()
             _forget(self._identity)
             raise
-        self.name = f"sqlite ({kind})"
+        self.name: str = f"sqlite ({kind})"
         _natives.add(self)
         if path == MEMORY:
             return

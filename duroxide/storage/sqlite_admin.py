@@ -156,7 +156,7 @@ class SqliteAdmin:
 
     def _delete(self, connection: apsw.Connection, ids: list[str], force: bool) -> dict[str, int]:
         chosen = set(ids)
-        counts = dict.fromkeys(("instances_deleted", "executions_deleted", "events_deleted", "queue_messages_deleted"), 0)
+        counts: dict[str, int] = dict.fromkeys(("instances_deleted", "executions_deleted", "events_deleted", "queue_messages_deleted"), 0)
         for id in ids:
             running = connection.execute(
                 "SELECT 1 FROM executions e JOIN instances i ON i.instance_id = e.instance_id AND i.current_execution_id = e.execution_id"
@@ -193,7 +193,7 @@ class SqliteAdmin:
 
     def delete_bulk(self, ids: Sequence[str] | None, completed_before: int | None, limit: int | None) -> dict[str, int]:
         """Roots that have ended, each with its tree in a transaction of its own; others are skipped."""
-        total = dict.fromkeys(("instances_deleted", "executions_deleted", "events_deleted", "queue_messages_deleted"), 0)
+        total: dict[str, int] = dict.fromkeys(("instances_deleted", "executions_deleted", "events_deleted", "queue_messages_deleted"), 0)
         sql = (
             "SELECT i.instance_id FROM instances i JOIN executions e ON e.instance_id = i.instance_id AND e.execution_id ="
             f" i.current_execution_id WHERE i.parent_instance_id IS NULL AND e.status IN {_ENDED}"
@@ -248,7 +248,7 @@ class SqliteAdmin:
     def prune_bulk(
         self, ids: Sequence[str] | None, before: int | None, limit: int | None, keep_last: int | None, completed_before: int | None
     ) -> dict[str, int]:
-        total = dict.fromkeys(("instances_processed", "executions_deleted", "events_deleted"), 0)
+        total: dict[str, int] = dict.fromkeys(("instances_processed", "executions_deleted", "events_deleted"), 0)
         sql = (
             "SELECT i.instance_id FROM instances i JOIN executions e ON e.instance_id = i.instance_id AND e.execution_id ="
             " i.current_execution_id WHERE 1"

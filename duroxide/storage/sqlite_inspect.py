@@ -33,7 +33,7 @@ class SqliteLook:
 
     def __init__(self, connection: apsw.Connection, path: str, now: int) -> None:
         self._connection, self._now = connection, now
-        self.facts = _facts(connection, path)
+        self.facts: dict[str, Any] = _facts(connection, path)
 
     def ask(self, name: str) -> list[tuple[Any, ...]]:
         sql = inspect_sql.rendered(name, "", str, "event_type", self._now)
