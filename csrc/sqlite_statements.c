@@ -1,6 +1,6 @@
 /* Memory, statements and errors of the SQLite store: everything that knows how SQLite is called, nothing of turns or work. */
 #if !defined(_WIN32)
-#define _POSIX_C_SOURCE 199309L
+#define _POSIX_C_SOURCE 200809L
 #endif
 #include "sqlite_store.h"
 

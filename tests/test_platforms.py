@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,12 @@ def test_the_c_sources_are_strict_c11_without_a_warning(path: Path) -> None:
     flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2", "-fsyntax-only", f"-I{CSRC}"]
     done = subprocess.run(["gcc", *flags, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted([*CSRC.glob("*.[ch]"), *CSRC.parent.glob("duroxide/**/*.pyx")]), ids=lambda path: path.name)
+def test_no_source_asks_for_a_posix_that_is_older_than_c99(path: Path) -> None:
+    """Below 200112 Apple's headers hide what C99 added, `snprintf` among it, and its compiler then refuses to compile."""
+    assert all(int(year) >= 200112 for year in re.findall(r"_POSIX_C_SOURCE[ =](\d+)", path.read_text(encoding="utf-8")))
 
 
 def test_where_the_c_store_does_not_load_the_python_one_takes_over_and_says_so(
