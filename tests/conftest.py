@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # for `bench`; at the end, so that an installed package is the one that is tested
 if not (ROOT / "duroxide").exists():  # .ci/wheels.py: an installed wheel is tested, and what speaks of the sources has nothing to read
-    collect_ignore = ["test_docs.py", "test_layers.py", "test_stubs.py"]
+    collect_ignore = ["test_docs.py", "test_layers.py", "test_site.py", "test_stubs.py"]
 
 # A shell's background jobs ignore Ctrl-C, and so would what they start: tests that press it would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

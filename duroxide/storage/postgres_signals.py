@@ -59,13 +59,8 @@ class Signals:
         self.moves: int = 0  # how often somebody else committed, as far as one heard
         self.others: int = 1  # how often somebody else announced itself; 0: nobody else with a runtime is there
         self._greetings = 1
-<<<<<<< HEAD
-        self.listening = False
-        self.possible = True  # to listen, and to hold a lock; False: behind a pooler
-=======
         self.listening: bool = False
-        self.possible: bool = True  # False: there is a pooler between that gives each transaction another session
->>>>>>> b1892f0 (types: stores and the runtime say what their attributes hold, 99.8 % by pyright --verifytypes)
+        self.possible: bool = True  # to listen, and to hold a lock; False: behind a pooler
 
     # ── from any thread ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -104,13 +104,8 @@ class PostgresStore:
         peer: str,
         readers: int = 2,
     ) -> None:
-<<<<<<< HEAD
         self._connect, self._lend, self._peer = connect, lend, peer
-        self.sql = {name: fill(text) for name, text in COLD.items()}
-=======
-        self._connect, self._lend, self._peer, self._prepare = connect, lend, peer, prepare
         self.sql: dict[str, str] = {name: fill(text) for name, text in COLD.items()}
->>>>>>> b1892f0 (types: stores and the runtime say what their attributes hold, 99.8 % by pyright --verifytypes)
         self._call, self._load = fill(CALL).encode(), fill(LOAD_CALL).encode()
         self._parents: list[Line] = []  # of the process that this one was forked from: closing them would end its sessions
         self._readers: list[Line] = []  # idle ones of our own; who finds none borrows one of the pool
