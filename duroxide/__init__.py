@@ -3,7 +3,7 @@
 `__all__` is the reference's to the letter; what is public beside it is imported `as` itself, which is how type checkers are told.
 """
 
-from typing import TypeAlias
+from typing import TypeAlias as _TypeAlias
 
 from duroxide._duroxide import (
     PyClient as PyClient,
@@ -76,20 +76,20 @@ from duroxide.tracing import init_tracing
 __version__ = "0.3.0"
 
 # Each on a line of its own: to type checkers that is an alias, two on one line are variables.
-PyRuntimeOptions: TypeAlias = RuntimeOptions
-PyPruneOptions: TypeAlias = PruneOptions
-PyInstanceFilter: TypeAlias = InstanceFilter
-PyOrchestrationStatus: TypeAlias = OrchestrationStatus
-PySystemMetrics: TypeAlias = SystemMetrics
-PySystemStats: TypeAlias = SystemStats
-PyQueueDepths: TypeAlias = QueueDepths
-PyInstanceInfo: TypeAlias = InstanceInfo
-PyExecutionInfo: TypeAlias = ExecutionInfo
-PyInstanceTree: TypeAlias = InstanceTree
-PyDeleteInstanceResult: TypeAlias = DeleteInstanceResult
-PyPruneResult: TypeAlias = PruneResult
-PyEvent: TypeAlias = Event
-PyMetricsSnapshot: TypeAlias = MetricsSnapshot
+PyRuntimeOptions: _TypeAlias = RuntimeOptions
+PyPruneOptions: _TypeAlias = PruneOptions
+PyInstanceFilter: _TypeAlias = InstanceFilter
+PyOrchestrationStatus: _TypeAlias = OrchestrationStatus
+PySystemMetrics: _TypeAlias = SystemMetrics
+PySystemStats: _TypeAlias = SystemStats
+PyQueueDepths: _TypeAlias = QueueDepths
+PyInstanceInfo: _TypeAlias = InstanceInfo
+PyExecutionInfo: _TypeAlias = ExecutionInfo
+PyInstanceTree: _TypeAlias = InstanceTree
+PyDeleteInstanceResult: _TypeAlias = DeleteInstanceResult
+PyPruneResult: _TypeAlias = PruneResult
+PyEvent: _TypeAlias = Event
+PyMetricsSnapshot: _TypeAlias = MetricsSnapshot
 
 __all__ = [
     "SqliteProvider", "PostgresProvider", "PostgresEntraOptions", "Client", "Runtime", "OrchestrationResult", "RuntimeOptions",

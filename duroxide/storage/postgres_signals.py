@@ -180,7 +180,7 @@ class Signals:
                 log.warning("the connection that listens: %s; it is tried again", error)
             finally:
                 with self._guard:
-                    self.listening: bool = False
+                    self.listening = False
                     self.others = self._greetings
                     for owner in self._owners:
                         self._owners[owner] = False
