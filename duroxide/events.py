@@ -248,7 +248,16 @@ class Work:
     __slots__ = ("activity_id", "execution_id", "input", "instance", "item", "name", "session_id", "tag")
 
     def __init__(self, item: str) -> None:
-        body = json.loads(item)["ActivityExecute"]
+        """ValueError if the text is no such item."""
+        try:
+            [(kind, body)] = json.loads(item).items()
+            wrong = f"it is a {kind!r:.80}" if kind != "ActivityExecute" else misshapen(body, ITEM_SHAPES[kind])
+            if "\\u" in item:
+                compact(body).encode()  # raises for a lone surrogate, which no store can hold
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        if wrong is not None:
+            raise ValueError(wrong)
         self.item: str = item
         self.instance: str = body["instance"]
         self.execution_id: int = body["execution_id"]
@@ -259,9 +268,20 @@ class Work:
         self.tag: str | None = body.get("tag")
 
 
-def parse_work(item: str) -> Work:
-    """Raises ValueError/KeyError/TypeError on a text that is no ActivityExecute item."""
-    return Work(item)
+def work_poison(row_id: int, instance: str | None, item: str, error: str, attempts: int, max_attempts: int) -> tuple[str, str] | None:
+    """(instance, message) to be sent in the place of a work item that cannot be read: the failure of its activity if the text says which one it
+    is, else one that poisons the `instance` of its row. None if nobody can be told."""
+    try:
+        body = json.loads(item)["ActivityExecute"]
+        if misshapen(body, _ANSWER) is None:
+            body["instance"].encode()
+            name = body.get("name")
+            details = activity_poison(body["instance"], body["execution_id"], str(name), body["id"], attempts, max_attempts, item)
+            return body["instance"], activity_failed_item(body["instance"], body["execution_id"], body["id"], details)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    said = f"not there: worker row {row_id} holds no activity: {error}".encode(errors="replace").decode()
+    return None if instance is None else (instance, compact({"ActivityFailed": {"instance": instance, "execution_id": said}}))
 
 
 # ── error details ────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,6 @@
 """The rows of an instance's queues and leases: can they be read, are they its own, will somebody take them?
 
-Owns what a message and a work item must hold. Messages stream by; what stays is whom they answer.
+What a message and a work item must hold is in `events`. Messages stream by; what stays is whom they answer.
 """
 
 from __future__ import annotations
@@ -11,26 +11,11 @@ from typing import Any
 
 from duroxide.doctor.cases import Case, Row
 from duroxide.doctor.findings import Finding
+from duroxide.events import ITEM_SHAPES, misshapen
 from duroxide.storage.base import PARKED
 
 CUT = 120
 DAY_MS = 86_400_000
-_TEXTS = ("instance", "name", "data", "reason", "result", "orchestration", "input")
-_NUMBERS = ("id", "execution_id", "fire_at_ms", "parent_id", "parent_execution_id")
-# kind -> what it cannot do without
-ITEMS: dict[str, tuple[str, ...]] = {
-    "StartOrchestration": ("instance", "orchestration", "input"),
-    "ContinueAsNew": ("instance", "orchestration", "input"),
-    "ActivityCompleted": ("instance", "execution_id", "id", "result"),
-    "ActivityFailed": ("instance", "execution_id", "id", "details"),
-    "TimerFired": ("instance", "execution_id", "id", "fire_at_ms"),
-    "ExternalRaised": ("instance", "name", "data"),
-    "QueueMessage": ("instance", "name", "data"),
-    "SubOrchCompleted": ("parent_instance", "parent_execution_id", "parent_id", "result"),
-    "SubOrchFailed": ("parent_instance", "parent_execution_id", "parent_id", "details"),
-    "CancelInstance": ("instance", "reason"),
-    "ActivityExecute": ("instance", "execution_id", "id", "name", "input"),
-}
 ANSWERS = {"ActivityCompleted": "ActivityScheduled", "ActivityFailed": "ActivityScheduled", "TimerFired": "TimerCreated"}
 
 
@@ -39,17 +24,11 @@ def read(text: Any) -> tuple[str, dict[str, Any]] | str:
     try:
         text.encode()
         [(kind, body)] = json.loads(text).items()
-        wanted = ITEMS.get(kind)
-        if wanted is None:
+        shape = ITEM_SHAPES.get(kind)
+        if shape is None:
             return f"no kind that this package knows: {kind!r:.{CUT}}"
-        for name in wanted:
-            if not isinstance(body[name], str if name in _TEXTS or name == "parent_instance" else int if name in _NUMBERS else dict):
-                return f"{kind}: its {name} is {body[name]!r:.{CUT}}"
-        for pair in body.get("carry_forward_events") or ():
-            name, data = pair
-            if not (isinstance(name, str) and isinstance(data, str)):
-                return f"{kind}: a carried message is {pair!r:.{CUT}}"
-        return kind, body
+        wrong = misshapen(body, shape)
+        return (kind, body) if wrong is None else f"{kind}: {wrong}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"no work item: {error.__class__.__name__}: {error}"
 

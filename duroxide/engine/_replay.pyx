@@ -313,6 +313,8 @@ cdef Execution unreadable(Turn turn, loaded, env, long long now_ms):
 
 cdef dict parent_of(loaded):
     """The link of the first event to a parent, {} where it has none that can be read."""
+    if loaded is None or not loaded.events:  # this module is compiled without bounds checks
+        return {}
     try:
         started = json.loads(loaded.events[0][1])
         if misshapen(started, LINK_SHAPE) is None:

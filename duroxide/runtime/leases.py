@@ -74,7 +74,7 @@ class Job:
 
     @classmethod
     def claimed(cls, work: ClaimedWork) -> Job:
-        """From a claimed row; ValueError, KeyError or TypeError if its item is none."""
+        """From a claimed row; ValueError if its item is none."""
         job = cls(work.row_id, work.token, work.attempt, work.item, work.name or "", work.version or "")
         parsed = Work(work.item)
         job.instance, job.execution_id, job.activity_id = parsed.instance, parsed.execution_id, parsed.activity_id

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from duroxide.engine._replay import Ran, needs_load, run_turn
 from duroxide.engine._turn import Turn
-from duroxide.events import VERSIONS
+from duroxide.events import VERSIONS, work_poison
 from duroxide.logs import Log
 from duroxide.runtime.leases import RUNNING, Job, Lease
-from duroxide.storage.base import LOST, OK, Appetite, ClaimedWork, Done, StoreError, Taken, TurnBack, TurnDone, WorkBack
+from duroxide.storage.base import LOST, OK, Appetite, ClaimedWork, Done, StoreError, Taken, TurnBack, TurnDone, WorkBack, WorkDone
 
 if TYPE_CHECKING:
     from duroxide.runtime.runtime import Engine
@@ -23,6 +23,7 @@ log: Log = Log("duroxide.runtime")
 
 TURNS = 48  # of one exchange: larger groups cost latency and gain nothing (bench_exchange)
 IDLE_S = 5.0  # an idle loop looks by itself at the latest then
+UNREADABLE_MS = 1_000  # before a work item that cannot be read comes again
 REFUSED_MS = 100  # before an instance comes again whose turn the store refused
 RETRIES_S = (0.01, 0.02, 0.04, 0.08, 0.16)  # of a commit that the store could not do
 
@@ -281,8 +282,21 @@ class Loop(threading.Thread):
         for work in claimed:
             try:
                 jobs.append(Job.claimed(work))
-            except (ValueError, KeyError, TypeError) as error:
-                log.error("worker row %d holds no activity (%s): given back for a minute", work.row_id, error)
-                with holdings.lock:
-                    holdings.backs.append(WorkBack(work.row_id, work.token, 60_000))
+            except ValueError as error:
+                self._unreadable(work, str(error))
         return holdings.hold(jobs)
+
+    def _unreadable(self, work: ClaimedWork, error: str) -> None:
+        """Not an activity. Somebody newer may be able to read it; after `max_attempts` it is poison."""
+        holdings, most = self.engine.holdings, self.engine.max_attempts
+        if work.attempt <= most:
+            log.error("worker row %d of '%s' holds no activity (attempt %d): %.200s: given back", work.row_id, work.instance, work.attempt, error)
+            with holdings.lock:
+                holdings.backs.append(WorkBack(work.row_id, work.token, UNREADABLE_MS))
+            return
+        self.engine.count("activity_poison")
+        told = work_poison(work.row_id, work.instance, work.item, error, work.attempt, most)
+        log.error("worker row %d holds no activity, removed: %.200s: %.1000r", work.row_id, error, work.item)
+        instance, message = told or ("", None)
+        with holdings.lock:
+            holdings.results.append(WorkDone(work.row_id, work.token, instance, message))

@@ -185,10 +185,11 @@ HOT: dict[str, str] = {
     " WHERE lock_token IS NULL AND session_id IS NULL AND tag IS ?1 AND visible_at > ?2 ORDER BY visible_at LIMIT 1",
     # from -> the next tag that has ready rows (go on with it + NUL)
     "work_tag": "SELECT tag FROM worker_queue INDEXED BY dx_work_ready"
-    " WHERE lock_token IS NULL AND session_id IS NULL AND tag >= ?1 ORDER BY tag LIMIT 1",
-    # from -> the next session that has ready rows (go on with it + NUL)
+    " WHERE lock_token IS NULL AND session_id IS NULL AND tag >= ?1 AND tag < x'' ORDER BY tag LIMIT 1",
+    # from -> the next session that has ready rows (go on with it + NUL). Below x'': a BLOB, which can only be damage, is after
+    # every text, and would be the next for ever.
     "work_session": "SELECT session_id FROM worker_queue INDEXED BY dx_work_session"
-    " WHERE lock_token IS NULL AND session_id >= ?1 ORDER BY session_id LIMIT 1",
+    " WHERE lock_token IS NULL AND session_id >= ?1 AND session_id < x'' ORDER BY session_id LIMIT 1",
     # session -> its ready rows in order, the not yet visible ones last
     "work_of_session": "SELECT id, visible_at, tag FROM worker_queue INDEXED BY dx_work_session"
     " WHERE lock_token IS NULL AND session_id = ?1 ORDER BY visible_at, id",

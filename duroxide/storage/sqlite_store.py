@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ DEFAULT_WORK_LEASE_MS = 30_000
 MAY_HELP_TO_RETRY = (
     apsw.BusyError, apsw.LockedError, apsw.NoMemError, apsw.InterruptError, apsw.IOError, apsw.FullError, apsw.ProtocolError,
 )  # fmt: skip
+_NUMBER = re.compile(r"\s*[+-]?[0-9]+")
 T = TypeVar("T")
 
 
@@ -50,6 +52,53 @@ class Refused(Exception):
 
     def __init__(self, turn: int) -> None:
         self.turn = turn
+
+
+class Declared:
+    """What the columns of a statement are declared to hold; `seen`: the kinds of sound rows that there were."""
+
+    __slots__ = ("kinds", "seen")
+
+    def __init__(self, kinds: list[type | None]) -> None:
+        self.kinds = kinds
+        self.seen: set[tuple[type, ...]] = set()
+
+
+_statements: dict[str, Declared] = {}
+
+
+def _declared(name: str, cursor: apsw.Cursor) -> Declared | None:
+    found = _statements.get(name)
+    if found is None:
+        try:
+            of = {"TEXT": str, "INTEGER": int, "BIGINT": int}
+            found = _statements[name] = Declared([of.get(kind or "") for _, kind in cursor.get_description()])
+        except apsw.ExecutionCompleteError:  # no row
+            return None
+    return found
+
+
+def _sound(row: tuple[Any, ...], declared: Declared | None) -> tuple[Any, ...]:
+    """The row with values of the kinds that are declared: SQLite lets others write anything anywhere. As the store in C reads it."""
+    if declared is None:
+        return row
+    kinds = tuple(map(type, row))
+    if kinds in declared.seen:
+        return row
+    if all(kind is None or value is None or type(value) is kind for value, kind in zip(row, declared.kinds)):
+        declared.seen.add(kinds)
+        return row
+    return tuple(value if kind is None or value is None else _as(value, kind) for value, kind in zip(row, declared.kinds))
+
+
+def _as(value: Any, kind: type) -> Any:
+    if type(value) is kind:
+        return value
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    if kind is str:
+        return text
+    number = _NUMBER.match(text)
+    return max(-(1 << 63), min(int(number[0]), (1 << 63) - 1)) if number else 0
 
 
 class Transaction:
@@ -61,17 +110,22 @@ class Transaction:
         self._stamp: str | None = None
 
     def rows(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
-        return self.connection.execute(HOT[name], values).fetchall()
+        cursor = self.connection.execute(HOT[name], values)
+        declared = _declared(name, cursor)
+        return [_sound(row, declared) for row in cursor]
 
     def row(self, name: str, *values: Any) -> tuple[Any, ...] | None:
-        found = self.connection.execute(HOT[name], values).fetchall()
+        found = self.rows(name, *values)
         return found[0] if found else None
 
     def each(self, name: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Row by row, for those who stop early; nothing may be written before that."""
         cursor = self.connection.cursor()
         try:
-            yield from cursor.execute(HOT[name], values)
+            cursor.execute(HOT[name], values)
+            declared = _declared(name, cursor)
+            for row in cursor:
+                yield _sound(row, declared)
         finally:
             cursor.close(True)
 
