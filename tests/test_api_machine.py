@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import postgres_server
 import pytest
 from api_machine import World, machine
 from faults.bugs import BUGS
@@ -52,19 +50,6 @@ def test_whatever_users_call_every_store_answers_as_the_model_does(tmp_path: Pat
 @pytest.mark.soak
 def test_users_call_for_a_long_time(tmp_path: Path) -> None:
     live(on_files(tmp_path), 1_000, 60)
-
-
-@pytest.mark.soak
-def test_users_call_on_postgres(postgres: postgres_server.Server) -> None:
-    from duroxide.storage.postgres import open_postgres
-
-    with contextlib.ExitStack() as schemas:
-
-        def worlds() -> list[World]:
-            name = schemas.enter_context(postgres.schema())
-            return [World(MemoryStore, False), World(lambda: open_postgres(postgres.url, name), True, (postgres.url, name))]
-
-        live(worlds, 40, 40)
 
 
 SOAK = pytest.mark.soak
