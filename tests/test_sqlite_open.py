@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import duroxide
 from duroxide.errors import ProviderError
 from duroxide.storage import _sqlite, sqlite, sqlite_schema
-from duroxide.storage.base import Done, Request, StoreError
+from duroxide.storage.base import Done, Renewal, Request, StoreError
 from duroxide.storage.sqlite import open_memory, open_sqlite
 
 REFERENCE = Path(__file__).resolve().parent / "data" / "sqlite_inflight_0.2.2.db"
@@ -335,6 +336,38 @@ def test_one_process_may_open_a_file_twice(tmp_path: Path) -> None:
     duroxide.Client(second).start_orchestration("j", "o")
     assert second.queue_depths(0)["orchestrator_queue"] == 2
     second.close()
+
+
+@pytest.mark.parametrize("implementation", ["c", "python"])
+def test_own_commits_are_no_change(tmp_path: Path, implementation: str) -> None:
+    """Else every group of our own would make all that sleep here look for what others did."""
+    ours, theirs = open_sqlite(f"{tmp_path}/x.db", implementation=implementation), open_sqlite(f"{tmp_path}/x.db")
+    seen = ours.version()
+    duroxide.Client(ours).start_orchestration("i", "o")
+    ours.renew(Renewal(1, [("i", "lock_a:1")], 1_000, [], 0, None, 0, 0))
+    assert ours.version() == seen
+    duroxide.Client(theirs).start_orchestration("j", "o")
+    assert ours.version() != seen
+    ours.close()
+    theirs.close()
+    with pytest.raises(duroxide.ProviderError, match="is closed"):
+        ours.version()
+
+
+@pytest.mark.parametrize("implementation", ["c", "python"])
+def test_while_a_verb_runs_nobody_is_told_what_others_did_and_nothing_fails(tmp_path: Path, implementation: str) -> None:
+    ours, theirs = open_sqlite(f"{tmp_path}/x.db", implementation=implementation), open_sqlite(f"{tmp_path}/x.db")
+    seen = ours.version()
+    starter = threading.Thread(target=lambda: duroxide.Client(ours).start_orchestration("i", "o"))
+    with theirs.writing():
+        starter.start()  # waits for the lock of the file, inside its verb
+        deadline = time.monotonic() + 20
+        while ours.version() is not None:
+            assert time.monotonic() < deadline
+    starter.join()
+    assert ours.version() == seen, "they wrote nothing"
+    ours.close()
+    theirs.close()
 
 
 def test_threads_may_open_a_new_file_at_once(tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ class Keeper(threading.Thread):
     def __init__(self, engine: Engine) -> None:
         super().__init__(name="duroxide-keeper", daemon=True)
         self.engine = engine
-        self._version: int | None = None
+        self._seen: int | None = None
         self._due = dict.fromkeys(("renew_leases", "renew_work", "renew_sessions", "reclaim", "sweep"), 0.0)
         self._due["sweep"] = engine.clock.monotonic() + 300
 
@@ -320,10 +320,10 @@ class Keeper(threading.Thread):
         return True
 
     def _changed(self) -> bool:
-        """Whether another process committed since the last look: it may have cancelled what runs here."""
-        version = self.engine.provider.version()
-        changed, self._version = version != self._version, version
-        return changed
+        """Whether anybody committed since the last look, here or elsewhere: it may have cancelled what runs here."""
+        self.engine.queue.look()
+        seen, self._seen = self._seen, self.engine.queue.generation
+        return seen != self._seen
 
     def _sessions_used(self, now: float) -> bool:
         """Whether this runtime has had work of a session within the idle time: until then its sessions stay here."""

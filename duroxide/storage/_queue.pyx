@@ -170,6 +170,8 @@ cdef class Queue:
     cdef readonly long long generation  # moves with every commit that is known of, here or elsewhere
     cdef readonly long long groups, requests  # how many were written, for tests and benches
     cdef bint leading, watching
+    cdef bint curious  # somebody wants to know whether others have committed: whoever leads asks, between two groups
+    cdef long long news  # how often they had
     cdef long born  # in which generation of forks: its threads, and whoever leads, stay with the parent
     cdef list waiting
     cdef dict owners, watches
@@ -254,11 +256,27 @@ cdef class Queue:
         self.changed()
 
     def look(self):
-        """Ask the store whether somebody else has committed, and wake everybody if so."""
+        """Ask the store whether somebody else has committed, and wake everybody if so. While a group is written its leader asks, after
+        it: the connection that writes is the only one for which our own commits are no news."""
+        if self.leading:
+            self.curious = True
+            return False
+        return self.ask()
+
+    cdef int ask_between(self) except -1:
+        try:
+            self.ask()
+        except Exception:
+            self.curious = False  # closed or failing: those who write will hear of it
+        return 0
+
+    cdef bint ask(self) except -1:
         version = self.store.version()
-        if version == self.version:
+        self.curious = version is None  # not to be told at this moment
+        if version is None or version == self.version:
             return False
         self.version = version
+        self.news += 1
         self.changed()
         return True
 
@@ -311,6 +329,8 @@ cdef class Queue:
         try:
             answers = self.exchange(group)
             self.hand_out(group, answers)  # before anybody leads the next group
+            if self.curious:
+                self.ask_between()
         except BaseException:  # this thread is to end; it leads others only where no signal strikes
             error = StoreError("exchange: interrupted, nobody knows how far it came", operation="exchange", retryable=True)
             self.finish(me, group, [error] * len(group), saw)
@@ -577,6 +597,7 @@ cdef class Queue:
     def _poll(self):
         """Look at the store's version while somebody sleeps: often after a change, less and less often without one."""
         cdef double delay = FIRST_POLL_S, quiet = 0.0, alone = 0.0
+        cdef long long news = self.news
         while True:
             sleep(delay)
             quiet += delay
@@ -585,8 +606,10 @@ cdef class Queue:
                 self.watching = False
                 return
             try:
-                if alone == 0.0 and self.look():
-                    quiet = 0.0
+                if alone == 0.0:
+                    self.look()
+                if self.news != news:
+                    news, quiet = self.news, 0.0
             except Exception:
                 quiet = 1.0  # closed or failing: those who write will hear of it
             # At most a sixteenth of the silence so far: a wait of 100 ms is late by 6 ms at worst.

@@ -451,8 +451,10 @@ class Provider(Store, Admin, Protocol):
 
     name: str  # e.g. "sqlite (C)", "sqlite (Python)", "memory"
 
-    def version(self) -> int:
-        """A number that changes when *another* process or connection has committed; cheap, no lock."""
+    def version(self) -> int | None:
+        """A number that changes when somebody has committed past this store's `exchange` and `renew`; cheap, no lock.
+
+        None: it cannot be told at this moment, ask again. Asked between two exchanges, but perhaps beside a renewal."""
         ...
 
     def announce(self, owner: str) -> Callable[[], None]:

@@ -65,6 +65,7 @@ class SqliteNative(SqliteAdmin):
         memory = self.path == MEMORY
         writer = self._cold if memory else self._connect()
         reader = None if memory else self._connect()
+        self._writer, self._write_lock = writer, threading.RLock()  # beside a verb in C the mutex of the connection keeps out
         if implementation != "python":
             try:
                 from duroxide.storage._capsule import CapsuleStore
@@ -77,7 +78,9 @@ class SqliteNative(SqliteAdmin):
                 log.warning("the store in C does not run here, the slower one in Python does: %s", error)
         from duroxide.storage.sqlite_store import PythonStore
 
-        return PythonStore(writer, reader), "Python"
+        store = PythonStore(writer, reader)
+        self._write_lock = store.write_lock
+        return store, "Python"
 
     # ── the verbs, where one connection serves all ───────────────────────────────────────────────────────────
 
@@ -99,7 +102,8 @@ class SqliteNative(SqliteAdmin):
             if self._ended:
                 return
             self._ended = "is closed"
-            self._store.close()
+            with self._write_lock:  # not while `version` asks
+                self._store.close()
             self._cold.close()
             _forget(self._identity)
 
@@ -136,13 +140,22 @@ class SqliteNative(SqliteAdmin):
                     connection.execute("ROLLBACK")
                 raise
 
-    def version(self) -> int:
+    def version(self) -> int | None:
+        """Asked on the connection that writes, for which its own commits are no change; None while a verb runs on it."""
         if self.path == MEMORY:
             return 0
-        with self.session() as connection:
-            for (version,) in connection.execute("PRAGMA data_version"):
-                return int(version)
-        return 0
+        if self._ended:
+            raise ProviderError(f"the provider of '{self.path}' {self._ended}")
+        if not self._write_lock.acquire(blocking=False):
+            return None
+        try:
+            return int(self._writer.execute("PRAGMA data_version").get)
+        except (apsw.ThreadingViolationError, apsw.BusyError):
+            return None
+        except apsw.Error as error:
+            raise ProviderError(f"'{self.path}': {error}") from error
+        finally:
+            self._write_lock.release()
 
     # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -174,20 +174,20 @@ class PythonStore:
 
     def __init__(self, writer: apsw.Connection, reader: apsw.Connection | None) -> None:
         self._writer, self._reader = writer, reader or writer
-        self._write_lock = threading.RLock()
-        self._read_lock = self._write_lock if reader is None else threading.RLock()
+        self.write_lock = threading.RLock()
+        self._read_lock = self.write_lock if reader is None else threading.RLock()
         self._tokens = itertools.count(int.from_bytes(os.urandom(6), "big"))
         self._closed = False
 
     def close(self) -> None:
-        with self._write_lock, self._read_lock:
+        with self.write_lock, self._read_lock:
             self._closed = True
             self._reader.close()
             self._writer.close()
 
     @contextmanager
     def _transaction(self, operation: str, write: bool) -> Iterator[Transaction]:
-        connection, lock = (self._writer, self._write_lock) if write else (self._reader, self._read_lock)
+        connection, lock = (self._writer, self.write_lock) if write else (self._reader, self._read_lock)
         with lock:
             if self._closed:
                 raise StoreError(f"{operation}: the store is closed", operation=operation)
