@@ -11,23 +11,50 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.checks import Wrong
 from faults.outage import Outage, Recording, checkpointing_often
 from faults.power import HOW, SECTORS
 
-from duroxide.storage import sqlite
+from duroxide.storage import sqlite, sqlite_log
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the scenario reads its ledger through /proc")
 
 Record = Callable[..., Recording]
 
 
+def with_room(lots: random.Random) -> Any:
+    """An `open_sqlite` that makes room for the log, and again between some of the verbs, a bit at a time."""
+    open_sqlite = sqlite.open_sqlite
+
+    def opened(path: str, **options: Any) -> Any:
+        native = open_sqlite(path, **options)
+        exchange = native.exchange
+
+        def exchanging(requests: Any) -> Any:
+            if lots.random() < 0.5:
+                native.reserve_log()
+            return exchange(requests)
+
+        native.reserve_log()
+        native.exchange = exchanging
+        return native
+
+    return opened
+
+
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
-    def make(implementation: str = "c", synchronous: str = "full", lazy: bool = False, pages: int = 40) -> Recording:
+    def make(
+        implementation: str = "c", synchronous: str = "full", lazy: bool = False, pages: int = 40, room: int = 0
+    ) -> Recording:
         with monkeypatch.context() as patch:
+            if room:  # in small pieces, so that frames, and a log that begins again, meet its end anywhere
+                patch.setattr(sqlite_log, "PIECE", 9_000)
+                patch.setattr(sqlite_log, "ROOM", room)
+                patch.setattr(sqlite, "open_sqlite", with_room(random.Random(room)))
             patch.setattr(sqlite, "_connect", checkpointing_often(pages))
             recording = Recording(tmp_path / "recorded", implementation, synchronous, lazy)
             recording.run()
@@ -57,6 +84,15 @@ def test_what_was_acknowledged_survives_a_power_cut(record: Record, tmp_path: Pa
     assert syncs["x.db-wal"] > 30 and syncs["x.db"] > 5, syncs  # commits, and checkpoints between them
     assert len(recording.states) > 40
     _, missing = outages(recording, tmp_path / "cut", True, 300 if implementation == "c" else 80)
+    assert set(missing) <= {0}
+
+
+@pytest.mark.parametrize("implementation", ["c", "python"])
+def test_what_was_acknowledged_survives_a_power_cut_while_room_is_made(record: Record, tmp_path: Path, implementation: str) -> None:
+    recording = record(implementation, room=400_000, pages=60)
+    zeros = [op for op in recording.tape.ops if op.kind == "write" and op.file == "x.db-wal" and not any(op.value)]
+    assert len(zeros) > 10, "the room of two openings of the file"
+    _, missing = outages(recording, tmp_path / "cut", True, 100 if implementation == "c" else 30)
     assert set(missing) <= {0}
 
 

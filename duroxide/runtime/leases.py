@@ -23,6 +23,7 @@ log: Log = Log("duroxide.runtime")
 
 IDLE, READY, RUNNING = range(3)
 RENEWALS = ("renew_leases", "renew_work", "renew_sessions")
+RESERVE_S, PIECE_S = 0.1, 0.005  # before the first piece of `reserve_log`, and between two
 SOON_S = 0.25  # after a renewal that the store could not do
 
 
@@ -282,6 +283,7 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         engine = self.engine
+        self.reserve()
         while not engine.clock.wait(engine.stopped, self.pause()):
             try:
                 self.tick()
@@ -290,6 +292,13 @@ class Keeper(threading.Thread):
                 log.warning("keeping leases: %s", error)
             except Exception:
                 log.exception("keeping leases")
+
+    def reserve(self) -> None:
+        """Whoever lives for longer than a moment has the store prepare itself, in pieces between which others may write."""
+        engine, pause = self.engine, RESERVE_S
+        reserve: Callable[[], bool] = getattr(engine.provider, "reserve_log", bool)
+        while not engine.clock.wait(engine.stopped, pause) and reserve():
+            pause = PIECE_S
 
     def pause(self) -> float:
         holdings = self.engine.holdings

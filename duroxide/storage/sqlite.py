@@ -19,7 +19,7 @@ import apsw
 
 from duroxide.errors import ProviderError
 from duroxide.logs import Log
-from duroxide.storage import sqlite_schema
+from duroxide.storage import sqlite_log, sqlite_schema
 from duroxide.storage.base import Loaded, Renewal, Renewed, Request, Store, StoreError, Taken
 from duroxide.storage.liveness import Owners
 from duroxide.storage.sqlite_admin import SqliteAdmin
@@ -40,7 +40,8 @@ class SqliteNative(SqliteAdmin):
     """One opened file (or memory): the verbs of the store, the admin calls, liveness. Threads may share it."""
 
     def __init__(self, path: str, synchronous: str, implementation: str, vfs: str | None = None) -> None:
-        self.path = path
+        self.path, self._vfs = path, vfs
+        self._reserves = synchronous == "full" and path != MEMORY
         self._connect: Callable[[], apsw.Connection] = lambda: _connect(path, synchronous, vfs)
         self._lock = threading.RLock()
         self._ended = ""  # why nothing can be asked any more
@@ -156,6 +157,17 @@ class SqliteNative(SqliteAdmin):
             raise ProviderError(f"'{self.path}': {error}") from error
         finally:
             self._write_lock.release()
+
+    def reserve_log(self) -> bool:
+        """Make some more room for the log, in a few ms; whether it is worth to be called again."""
+        if self._reserves:
+            try:
+                with self.writing():
+                    self._reserves = sqlite_log.extend(self.path, self._vfs)
+            except (ProviderError, apsw.Error, OSError) as error:  # a full disk, say: commits take their time then
+                self._reserves = False
+                log.debug("no room for the log of '%s': %s", self.path, error)
+        return self._reserves
 
     # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────
 

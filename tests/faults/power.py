@@ -48,7 +48,7 @@ class RecordedFile(apsw.VFSFile):
     def __init__(self, vfs: RecordingVFS, name: Any, flags: list[int]) -> None:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         self.tape, self.lazy, self.file = vfs.tape, vfs.lazy, os.path.basename(path)
-        self.opens_journal = self.file.endswith(("-wal", "-journal"))
+        self.opens_journal = self.file.endswith(("-wal", "-journal")) and bool(flags[0] & apsw.SQLITE_OPEN_CREATE)
         content = Path(path).read_bytes() if self.file not in self.tape.known and os.path.exists(path) and os.path.getsize(path) else b""
         super().__init__(vfs.base, name, flags)
         if self.file not in self.tape.known:
