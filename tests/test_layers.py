@@ -38,11 +38,12 @@ RULES: dict[str, tuple[str, ...]] = {
     "duroxide.storage._rows": ("duroxide.storage.base", "duroxide.storage._abi"),
     "duroxide.storage._capsule": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._abi", "duroxide.storage._rows"),
     "duroxide.storage.capsule": ("duroxide.errors", "duroxide.storage.base", "duroxide.storage._capsule"),
+    "duroxide.storage.file_watch": (),
     "duroxide.storage.liveness": ("duroxide.errors", "duroxide.storage.base"),
     "duroxide.storage.memory*": ("duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.memory*"),
     "duroxide.storage.sqlite": (
         "duroxide.arguments", "duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.liveness",
-        "duroxide.storage.sqlite*", "duroxide.storage._sqlite", "duroxide.storage._capsule", "duroxide.logs",
+        "duroxide.storage.file_watch", "duroxide.storage.sqlite*", "duroxide.storage._sqlite", "duroxide.storage._capsule", "duroxide.logs",
     ),
     "duroxide.storage.sqlite_*": (
         "duroxide.errors", "duroxide.events", "duroxide.storage.base", "duroxide.storage.liveness", "duroxide.storage.sqlite_*",

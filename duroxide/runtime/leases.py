@@ -283,7 +283,10 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         engine = self.engine
-        self.reserve()
+        try:
+            self.reserve()
+        except Exception:
+            log.exception("preparing the store")
         while not engine.clock.wait(engine.stopped, self.pause()):
             try:
                 self.tick()

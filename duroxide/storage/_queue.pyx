@@ -27,6 +27,8 @@ cdef enum:
 
 cdef double LINGER_S = 1.0  # the watching thread ends after this time without anybody to wake
 cdef double FIRST_POLL_S = 0.001
+cdef double CALM_S = 0.1  # without any commit, ours or others': then the store may say by itself when there is one
+cdef double REST_S = 0.2  # where it says nothing after all, this is how late we are
 cdef unsigned long main_thread = 0
 cdef long forks = 0  # how many lie between the first process and this one
 
@@ -597,10 +599,24 @@ cdef class Queue:
     def _poll(self):
         """Look at the store's version while somebody sleeps: often after a change, less and less often without one."""
         cdef double delay = FIRST_POLL_S, quiet = 0.0, alone = 0.0
-        cdef long long news = self.news
+        cdef double calm = 0.0, began
+        cdef long long news = self.news, groups = self.groups
+        rest = getattr(self.store, "rest", None)
         while True:
-            sleep(delay)
+            began, stirred = monotonic(), False
+            if calm < CALM_S or rest is None:
+                sleep(delay)
+            else:
+                stirred = rest(REST_S)
+                if stirred is None:
+                    rest = None
+            delay = monotonic() - began
             quiet += delay
+            calm += delay
+            if groups != self.groups:
+                groups, calm = self.groups, 0.0
+            elif stirred:  # somebody writes: what he writes may be committed a moment later
+                quiet = calm = 0.0
             alone = 0.0 if self.sleepers() else alone + delay
             if alone >= LINGER_S:
                 self.watching = False
@@ -609,8 +625,8 @@ cdef class Queue:
                 if alone == 0.0:
                     self.look()
                 if self.news != news:
-                    news, quiet = self.news, 0.0
+                    news, quiet, calm = self.news, 0.0, 0.0
             except Exception:
-                quiet = 1.0  # closed or failing: those who write will hear of it
+                quiet, calm = 1.0, 0.0  # closed or failing: those who write will hear of it
             # At most a sixteenth of the silence so far: a wait of 100 ms is late by 6 ms at worst.
             delay = min(FIRST_POLL_S + quiet / 16, max(self.poll_ms / 1000, FIRST_POLL_S))

@@ -446,6 +446,8 @@ class Provider(Store, Admin, Protocol):
     A provider that is told of changes by its database may also have `subscribe(heard) -> bool`: it calls `heard(ready, instances)` from
     a thread of its own whenever others have committed (`ready`: perhaps something to claim; `instances`: whose turns, None: any), or
     returns False where it cannot. Without it, or after False, `version` is asked while somebody sleeps.
+    It may have `rest(seconds) -> bool | None`: sleeps until somebody begins to write, which may be we (True), or that long (False);
+    None if it cannot. One thread calls it, between two questions for `version`, when all has been quiet for a while.
     It may have `reserve_log() -> bool`, short work that makes later commits faster: a runtime calls it until it returns False.
     One whose columns hold no NUL character says `holds_nul = False`: code that would store one fails its instance with a text that says so.
     """

@@ -66,5 +66,5 @@ def _announce(owner: str) -> Callable[[], None]:
 # Nobody else has the store: nothing changes elsewhere, no owner dies, sessions that ended are found by time.
 _DEFAULTS: dict[str, Callable[..., Any]] = {
     "version": lambda: 0, "announce": _announce, "reclaim": lambda now: 0, "sweep_sessions": lambda now: 0,
-    "subscribe": lambda heard: False, "reserve_log": lambda: False,
+    "subscribe": lambda heard: False, "reserve_log": lambda: False, "rest": lambda seconds: None,
 }  # fmt: skip

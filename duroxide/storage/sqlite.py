@@ -21,6 +21,7 @@ from duroxide.errors import ProviderError
 from duroxide.logs import Log
 from duroxide.storage import sqlite_log, sqlite_schema
 from duroxide.storage.base import Loaded, Renewal, Renewed, Request, Store, StoreError, Taken
+from duroxide.storage.file_watch import FileWatch
 from duroxide.storage.liveness import Owners
 from duroxide.storage.sqlite_admin import SqliteAdmin
 
@@ -42,6 +43,7 @@ class SqliteNative(SqliteAdmin):
     def __init__(self, path: str, synchronous: str, implementation: str, vfs: str | None = None) -> None:
         self.path, self._vfs = path, vfs
         self._reserves = synchronous == "full" and path != MEMORY
+        self._watch: FileWatch | None = None
         self._connect: Callable[[], apsw.Connection] = lambda: _connect(path, synchronous, vfs)
         self._lock = threading.RLock()
         self._ended = ""  # why nothing can be asked any more
@@ -168,6 +170,18 @@ class SqliteNative(SqliteAdmin):
                 self._reserves = False
                 log.debug("no room for the log of '%s': %s", self.path, error)
         return self._reserves
+
+    def rest(self, seconds: float) -> bool | None:
+        """Whoever commits writes to the log first, and the system says so."""
+        if self.path == MEMORY or self._ended:
+            return None
+        try:
+            if self._watch is None:
+                self._watch = FileWatch(f"{self.path}-wal")
+            return self._watch.wait(seconds)
+        except (ImportError, AttributeError, OSError, ValueError) as error:  # not here, or too many watches: ask, as before
+            log.debug("nobody says when '%s' is written to: %s", self.path, error)
+            return None
 
     # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────
 

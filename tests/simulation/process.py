@@ -96,6 +96,8 @@ class Port:
             hub.at(hub.time_s, lambda passes=world.passes: world.fault(world.plan[passes], self.machine))  # type: ignore[misc]
         hub.sleep(hub.lots.random() * (0.3 if hub.time_s < self.slow_until else 0.002))
 
+    rest = None  # real files are written to at no simulated time
+
     def version(self) -> int:
         if self.world.hub.time_s >= self.blind_until:
             self.seen = self.native.version() if self.world.store.own_versions else self.world.versions - self.world.own[self]
