@@ -130,6 +130,7 @@ void dx_sqlite_free(dx_sqlite *store);
 int dx_sqlite_exchange(void *self, const dx_request *requests, int64_t n, dx_exchanged *out, dx_error *error);
 int dx_sqlite_load(void *self, dx_str instance, int64_t execution_id, int64_t after, dx_loaded *out, dx_error *error);
 int dx_sqlite_renew(void *self, const dx_renewal *renewal, dx_renewed *out, dx_error *error);
+int64_t dx_sqlite_version(dx_sqlite *store, dx_error *error); /* moves when others have committed; -1: failed. Not beside a close */
 void dx_sqlite_release(void *self, void *memory);
 
 #endif

@@ -325,31 +325,6 @@ def test_a_change_elsewhere_wakes_sleepers_and_watches(store: Store, queue: Queu
     assert [t.instance for t in found[0].turns] == ["a"]
 
 
-def test_who_asks_for_changes_while_a_group_is_written_is_answered_by_its_leader(store: Store, queue: Queue) -> None:
-    sleeper, woken = in_thread(lambda: queue.take(Appetite("o", turns=1), PATIENCE_S, None, now))
-    until(lambda: store.groups == [1])  # it looked, and sleeps
-    store.gate.clear()
-    writer, answers = in_thread(lambda: send(queue, "i"))
-    until(lambda: len(store.groups) == 2)
-    store.seen += 1
-    generation = queue.generation
-    assert not queue.look() and queue.generation == generation, "the store is not asked beside its verb"
-    store.gate.set()
-    writer.join()
-    sleeper.join()
-    until(lambda: queue.generation == generation + 1)
-    assert len(answers) == 1
-
-
-def test_what_cannot_be_told_now_is_asked_again(store: Store, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "version", lambda: None)
-    assert not queue.look()
-    monkeypatch.undo()
-    store.seen += 1
-    send(queue, "i")
-    assert queue.generation == 2, "the group of the message, and what others did"
-
-
 def test_no_wake_up_is_lost(store: Store, queue: Queue) -> None:
     """Loops sleep without a limit that matters; writers come at any moment. One lost wake-up hangs the test."""
     total, taken, lock = 600, [], threading.Lock()

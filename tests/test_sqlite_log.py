@@ -10,9 +10,10 @@ from pathlib import Path
 
 import apsw
 import pytest
+from faults.outage import checkpointing_often
 
 import duroxide
-from duroxide.storage import sqlite_log
+from duroxide.storage import sqlite, sqlite_log
 from duroxide.storage.sqlite import SqliteNative, open_sqlite
 
 
@@ -75,8 +76,8 @@ def test_others_write_while_room_is_made(tmp_path: Path, implementation: str, mo
     monkeypatch.setattr(sqlite_log, "PIECE", 5_000)
     monkeypatch.setattr(sqlite_log, "ROOM", 1 << 40)
     path = tmp_path / "x.db"
+    monkeypatch.setattr(sqlite, "_connect", checkpointing_often(50))
     writer, maker = open_sqlite(str(path), implementation=implementation), open_sqlite(str(path))
-    writer._writer.execute("PRAGMA wal_autocheckpoint = 50").fetchall()
     ended, pieces = threading.Event(), [0]
 
     def make() -> None:

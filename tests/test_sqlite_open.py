@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -355,17 +354,34 @@ def test_own_commits_are_no_change(tmp_path: Path, implementation: str) -> None:
 
 
 @pytest.mark.parametrize("implementation", ["c", "python"])
-def test_while_a_verb_runs_nobody_is_told_what_others_did_and_nothing_fails(tmp_path: Path, implementation: str) -> None:
+def test_a_verb_waits_for_others_while_somebody_asks_for_the_version(tmp_path: Path, implementation: str) -> None:
+    """A read that is open on its connection would make it fail at once: SQLite does not wait then."""
     ours, theirs = open_sqlite(f"{tmp_path}/x.db", implementation=implementation), open_sqlite(f"{tmp_path}/x.db")
-    seen = ours.version()
-    starter = threading.Thread(target=lambda: duroxide.Client(ours).start_orchestration("i", "o"))
-    with theirs.writing():
-        starter.start()  # waits for the lock of the file, inside its verb
-        deadline = time.monotonic() + 20
-        while ours.version() is not None:
-            assert time.monotonic() < deadline
-    starter.join()
-    assert ours.version() == seen, "they wrote nothing"
+    ended, asked, failed = threading.Event(), [0], []
+
+    def ask() -> None:
+        while not ended.is_set():
+            ours.version()
+            asked[0] += 1
+
+    def write() -> None:
+        client = duroxide.Client(ours)
+        try:
+            for n in range(150):
+                client.start_orchestration(f"i{n}", "o")
+        except Exception as error:
+            failed.append(error)
+        ended.set()
+
+    threads = [threading.Thread(target=work) for work in (ask, write)]
+    for thread in threads:
+        thread.start()
+    while not ended.is_set():
+        with theirs.writing():
+            pass
+    for thread in threads:
+        thread.join()
+    assert not failed and asked[0] > 10
     ours.close()
     theirs.close()
 

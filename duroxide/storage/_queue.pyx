@@ -172,8 +172,7 @@ cdef class Queue:
     cdef readonly long long generation  # moves with every commit that is known of, here or elsewhere
     cdef readonly long long groups, requests  # how many were written, for tests and benches
     cdef bint leading, watching
-    cdef bint curious  # somebody wants to know whether others have committed: whoever leads asks, between two groups
-    cdef long long news  # how often they had
+    cdef long long news  # how often others had committed
     cdef long born  # in which generation of forks: its threads, and whoever leads, stay with the parent
     cdef list waiting
     cdef dict owners, watches
@@ -258,24 +257,9 @@ cdef class Queue:
         self.changed()
 
     def look(self):
-        """Ask the store whether somebody else has committed, and wake everybody if so. While a group is written its leader asks, after
-        it: the connection that writes is the only one for which our own commits are no news."""
-        if self.leading:
-            self.curious = True
-            return False
-        return self.ask()
-
-    cdef int ask_between(self) except -1:
-        try:
-            self.ask()
-        except Exception:
-            self.curious = False  # closed or failing: those who write will hear of it
-        return 0
-
-    cdef bint ask(self) except -1:
+        """Ask the store whether somebody else has committed, and wake everybody if so."""
         version = self.store.version()
-        self.curious = version is None  # not to be told at this moment
-        if version is None or version == self.version:
+        if version == self.version:
             return False
         self.version = version
         self.news += 1
@@ -331,8 +315,6 @@ cdef class Queue:
         try:
             answers = self.exchange(group)
             self.hand_out(group, answers)  # before anybody leads the next group
-            if self.curious:
-                self.ask_between()
         except BaseException:  # this thread is to end; it leads others only where no signal strikes
             error = StoreError("exchange: interrupted, nobody knows how far it came", operation="exchange", retryable=True)
             self.finish(me, group, [error] * len(group), saw)

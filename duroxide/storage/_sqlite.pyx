@@ -61,6 +61,7 @@ cdef extern from "sqlite_store.h" nogil:
     int dx_sqlite_load(void *, dx_str, int64_t, int64_t, dx_loaded *, dx_error *) noexcept
     int dx_sqlite_renew(void *, const dx_renewal *, dx_renewed *, dx_error *) noexcept
     void dx_sqlite_release(void *, void *) noexcept
+    int64_t dx_sqlite_version(dx_sqlite *, dx_error *) noexcept
 
 
 _loading = threading.Lock()
@@ -161,3 +162,20 @@ def open_store(writer, reader=None):
     Py_INCREF(owner)
     PyCapsule_SetContext(capsule, <void *> owner)
     return capsule
+
+
+def data_version(capsule):
+    """A number that moves when somebody has committed past the store that `open_store` made; waits for the verb that runs.
+
+    Not after the store was closed, and not while. StoreError if SQLite fails.
+    """
+    cdef _Owner owner = <_Owner> PyCapsule_GetContext(capsule)
+    cdef dx_error error
+    cdef int64_t version
+    error.retryable = 0
+    error.message[0] = error.operation[0] = 0
+    with nogil:
+        version = dx_sqlite_version(owner.store, &error)
+    if version < 0:
+        raise StoreError(error.message.decode("utf-8", "replace"), operation="version", retryable=bool(error.retryable))
+    return version

@@ -454,10 +454,8 @@ class Provider(Store, Admin, Protocol):
 
     name: str  # e.g. "sqlite (C)", "sqlite (Python)", "memory"
 
-    def version(self) -> int | None:
-        """A number that changes when somebody has committed past this store's `exchange` and `renew`; cheap, no lock.
-
-        None: it cannot be told at this moment, ask again. Asked between two exchanges, but perhaps beside a renewal."""
+    def version(self) -> int:
+        """A number that changes when somebody has committed past this store's `exchange` and `renew`. May wait for a verb that runs."""
         ...
 
     def announce(self, owner: str) -> Callable[[], None]:

@@ -44,6 +44,8 @@ class SqliteNative(SqliteAdmin):
         self.path, self._vfs = path, vfs
         self._reserves = synchronous == "full" and path != MEMORY
         self._watch: FileWatch | None = None
+        self._versions = threading.Lock()
+        self._version: Callable[[], int]
         self._connect: Callable[[], apsw.Connection] = lambda: _connect(path, synchronous, vfs)
         self._lock = threading.RLock()
         self._ended = ""  # why nothing can be asked any more
@@ -68,13 +70,14 @@ class SqliteNative(SqliteAdmin):
         memory = self.path == MEMORY
         writer = self._cold if memory else self._connect()
         reader = None if memory else self._connect()
-        self._writer, self._write_lock = writer, threading.RLock()  # beside a verb in C the mutex of the connection keeps out
         if implementation != "python":
             try:
                 from duroxide.storage._capsule import CapsuleStore
-                from duroxide.storage._sqlite import open_store
+                from duroxide.storage._sqlite import data_version, open_store
 
-                return CapsuleStore(open_store(writer, reader)), "C"
+                capsule = open_store(writer, reader)
+                self._version = lambda: data_version(capsule)
+                return CapsuleStore(capsule), "C"
             except (ImportError, StoreError) as error:
                 if implementation == "c":
                     raise ProviderError(f"Failed to open SQLite: the store in C does not run here: {error}") from error
@@ -82,7 +85,7 @@ class SqliteNative(SqliteAdmin):
         from duroxide.storage.sqlite_store import PythonStore
 
         store = PythonStore(writer, reader)
-        self._write_lock = store.write_lock
+        self._version = store.version
         return store, "Python"
 
     # ── the verbs, where one connection serves all ───────────────────────────────────────────────────────────
@@ -104,15 +107,15 @@ class SqliteNative(SqliteAdmin):
         with self._lock:
             if self._ended:
                 return
-            self._ended = "is closed"
-            with self._write_lock:  # not while `version` asks
+            with self._versions:
+                self._ended = "is closed"
                 self._store.close()
             self._cold.close()
             _forget(self._identity)
 
     def abandon(self) -> None:
         """In a forked child: the connections and their locks are the parent's; one statement on them here could ruin the file."""
-        self._lock = threading.RLock()  # a thread that stayed behind may have held it
+        self._lock, self._versions = threading.RLock(), threading.Lock()  # a thread that stayed behind may have held them
         self._ended = f"was opened {FORKED}"
         self.exchange = self.load = self.renew = self._refuse  # type: ignore[method-assign,assignment]
 
@@ -143,22 +146,17 @@ class SqliteNative(SqliteAdmin):
                     connection.execute("ROLLBACK")
                 raise
 
-    def version(self) -> int | None:
-        """Asked on the connection that writes, for which its own commits are no change; None while a verb runs on it."""
+    def version(self) -> int:
+        """Asked on the connection that writes, for which its own commits are no change."""
         if self.path == MEMORY:
             return 0
-        if self._ended:
-            raise ProviderError(f"the provider of '{self.path}' {self._ended}")
-        if not self._write_lock.acquire(blocking=False):
-            return None
-        try:
-            return int(self._writer.execute("PRAGMA data_version").get)
-        except (apsw.ThreadingViolationError, apsw.BusyError):
-            return None
-        except apsw.Error as error:
-            raise ProviderError(f"'{self.path}': {error}") from error
-        finally:
-            self._write_lock.release()
+        with self._versions:  # nobody closes it meanwhile
+            if self._ended:
+                raise ProviderError(f"the provider of '{self.path}' {self._ended}")
+            try:
+                return self._version()
+            except StoreError as error:
+                raise ProviderError(f"'{self.path}': {error}") from error
 
     def reserve_log(self) -> bool:
         """Make some more room for the log, in a few ms; whether it is worth to be called again."""

@@ -174,20 +174,28 @@ class PythonStore:
 
     def __init__(self, writer: apsw.Connection, reader: apsw.Connection | None) -> None:
         self._writer, self._reader = writer, reader or writer
-        self.write_lock = threading.RLock()
-        self._read_lock = self.write_lock if reader is None else threading.RLock()
+        self._write_lock = threading.RLock()
+        self._read_lock = self._write_lock if reader is None else threading.RLock()
         self._tokens = itertools.count(int.from_bytes(os.urandom(6), "big"))
         self._closed = False
 
     def close(self) -> None:
-        with self.write_lock, self._read_lock:
+        with self._write_lock, self._read_lock:
             self._closed = True
             self._reader.close()
             self._writer.close()
 
+    def version(self) -> int:
+        """Moves when somebody has committed past this store; not beside a verb, which would not wait for others while a read is open."""
+        with self._write_lock:
+            try:
+                return int(_patiently(lambda: self._writer.execute("PRAGMA data_version").get))
+            except apsw.Error as error:
+                raise StoreError(f"version: {error}", operation="version") from error
+
     @contextmanager
     def _transaction(self, operation: str, write: bool) -> Iterator[Transaction]:
-        connection, lock = (self._writer, self.write_lock) if write else (self._reader, self._read_lock)
+        connection, lock = (self._writer, self._write_lock) if write else (self._reader, self._read_lock)
         with lock:
             if self._closed:
                 raise StoreError(f"{operation}: the store is closed", operation=operation)
