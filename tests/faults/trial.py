@@ -27,6 +27,7 @@ import duroxide
 from duroxide.storage.sqlite import open_sqlite
 
 HERE = Path(__file__).resolve().parent
+PATIENCE_S = 20.0
 
 
 class Zygote:
@@ -81,6 +82,7 @@ class Trial:
         self.journal = directory / "ledger.acts"
         self.deaths = 0
         self.before: Histories = {}
+        self.sender: Sender | None = None
         if not directory.exists():
             directory.mkdir()
             self.ledger.touch()
@@ -91,13 +93,13 @@ class Trial:
         if self.mode != "threads":
             return self._run(kills)
         with self.opened() as native:
-            sender = Sender(native, self.journal)
-            sender.start()
+            self.sender = Sender(native, self.journal)
+            self.sender.start()
             try:
                 return self._run(kills)
             finally:
-                sender.ended.set()
-                sender.join()
+                self.sender.ended.set()
+                self.sender.join()
 
     def _run(self, kills: list[int]) -> int:
         for kill_at in [*kills, 0]:
@@ -115,6 +117,8 @@ class Trial:
         )  # fmt: skip
         if status not in (0, -9):
             raise Wrong(f"a worker ended with {status}")
+        if status == 0 and self.sender is not None:
+            self.sender.join(PATIENCE_S)  # what is left to do, such as the last removal, is done before anybody looks
         heard = self.acts("heard")
         after = self.histories()
         self.check_health(None if self.mode == "threads" else START_MS + self.deaths * LIFE_MS)
