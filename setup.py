@@ -10,11 +10,12 @@ DEBUG = os.environ.get("DUROXIDE_DEBUG") == "1"
 SANITIZE = os.environ.get("DUROXIDE_SANITIZE") == "1"  # AddressSanitizer and UndefinedBehaviorSanitizer: see tests/memory
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-O1", "-g"]
 WINDOWS = os.name == "nt"
+C_SOURCES = {"_sqlite": "sqlite_*.c", "_events": "event_*.c"}  # module -> what is compiled into it
 HEADERS = sorted(str(p) for p in Path("csrc").glob("*.h"))
 
 
 def extension(path: Path) -> Extension:
-    c_sources = sorted(Path("csrc").glob("sqlite_*.c")) if path.stem == "_sqlite" else []
+    c_sources = sorted(Path("csrc").glob(C_SOURCES[path.stem])) if path.stem in C_SOURCES else []
     if WINDOWS:
         flags = ["/Od", "/Zi"] if DEBUG else ["/O2", "/DNDEBUG"]
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -60,8 +61,10 @@ def check(execution: replay.Execution, ran: Any, first: int, end: int) -> None:
 
 
 @pytest.mark.parametrize("program", REPLAYED)
-def test_each_turn_from_stored_history_is_the_recorded_one(program: str) -> None:
+@pytest.mark.parametrize("write", [events.compact, json.dumps], ids=["scanned", "read by json"])
+def test_each_turn_from_stored_history_is_the_recorded_one(program: str, write: Callable[[Any], str]) -> None:
     for execution in executions(program):
+        execution.write = write
         for first, end in execution.turns():
             ran = execution.run(first, end)
             check(execution, ran, first, end)

@@ -4,18 +4,33 @@
 Owns what replay compares (reference texts, users match on them). Refuses to know how commands are made or results delivered.
 """
 
+from libc.string cimport memset
+
+from duroxide.engine._events cimport (
+    ACTIVITY_SCHEDULED, CHAINED, CHILD_SCHEDULED, EVENT_SUBSCRIBED, KINDS_COUNT, KV_EMPTIED, KV_REMOVED, KV_UPDATED, NAME, PAYLOAD,
+    QUEUE_SUBSCRIBED, STATUS_UPDATED, TAG, TIMER_CREATED, WHERE, History, dx_event,
+)
 from duroxide.engine._tasks cimport (
     ACTIVITY, CHILD, CONTINUE, DEQUEUE, DETACHED, KV_CLEAR, KV_CLEAR_ALL, KV_SET, STATUS, TIMER, WAIT, Leaf,
 )
 
 cdef dict ESCAPES = {"\t": "\\t", "\r": "\\r", "\n": "\\n", '"': '\\"', "\\": "\\\\", "\0": "\\0"}
 
-# Stored type of a command's event; a tolerant one may be absent from the code.
-cdef dict KIND_OF = {
-    "ActivityScheduled": ACTIVITY, "TimerCreated": TIMER, "SubOrchestrationScheduled": CHILD, "ExternalSubscribed": WAIT,
-    "ExternalSubscribedPersistent": DEQUEUE, "OrchestrationChained": DETACHED, "CustomStatusUpdated": STATUS,
-    "KeyValueSet": KV_SET, "KeyValueCleared": KV_CLEAR, "KeyValuesCleared": KV_CLEAR_ALL,
-}  # fmt: skip
+# The command that a kind of event records, by kind; -1: none.
+cdef signed char COMMANDS[KINDS_COUNT]
+memset(COMMANDS, -1, sizeof(COMMANDS))
+COMMANDS[<int>ACTIVITY_SCHEDULED] = ACTIVITY
+COMMANDS[<int>TIMER_CREATED] = TIMER
+COMMANDS[<int>CHILD_SCHEDULED] = CHILD
+COMMANDS[<int>EVENT_SUBSCRIBED] = WAIT
+COMMANDS[<int>QUEUE_SUBSCRIBED] = DEQUEUE
+COMMANDS[<int>CHAINED] = DETACHED
+COMMANDS[<int>STATUS_UPDATED] = STATUS
+COMMANDS[<int>KV_UPDATED] = KV_SET
+COMMANDS[<int>KV_REMOVED] = KV_CLEAR
+COMMANDS[<int>KV_EMPTIED] = KV_CLEAR_ALL
+
+# Commands that may be absent from the code.
 cdef dict TOLERANT = {
     STATUS: "custom status", KV_SET: "kv set", KV_CLEAR: "kv clear", KV_CLEAR_ALL: "kv clear_all",
 }
@@ -23,10 +38,6 @@ cdef dict TOLERANT = {
 
 class Nondeterminism(Exception):
     """The code does not ask for what history holds. `str()` is the text without its prefix."""
-
-
-class CorruptHistory(Exception):
-    """Stored events that cannot be read."""
 
 
 def debug(text):
@@ -105,34 +116,37 @@ cdef str shown(dict event):
     return f"{word} {{ name: {debug(event['name'])} }}"
 
 
-cdef bint equal(Leaf leaf, int kind, dict event) except -1:
+cdef bint equal(Leaf leaf, int kind, History history, dx_event *event) except -1:
     if leaf.kind != kind:
         return False
     if kind == ACTIVITY:
         return (
-            leaf.name == event["name"] and leaf.input == event["input"]
-            and leaf.where == event.get("session_id") and leaf.tag == event.get("tag")
+            history.same(event, NAME, "name", leaf.name) and history.same(event, PAYLOAD, "input", leaf.input)
+            and history.same_or_none(event, WHERE, "session_id", leaf.where) and history.same_or_none(event, TAG, "tag", leaf.tag)
         )
     if kind == WAIT or kind == DEQUEUE:
-        return leaf.name == event["name"]
+        return history.same(event, NAME, "name", leaf.name)
     if kind == CHILD:
-        return leaf.name == event["name"] and leaf.input == event["input"]
+        return history.same(event, NAME, "name", leaf.name) and history.same(event, PAYLOAD, "input", leaf.input)
     if kind == DETACHED:
-        return leaf.name == event["name"] and leaf.where == event["instance"] and leaf.input == event["input"]
+        return (
+            history.same(event, NAME, "name", leaf.name) and history.same(event, WHERE, "instance", leaf.where)
+            and history.same(event, PAYLOAD, "input", leaf.input)
+        )
     if kind == KV_SET:
-        return leaf.name == event["key"] and leaf.input == event["value"]
+        return history.same(event, NAME, "key", leaf.name) and history.same(event, PAYLOAD, "value", leaf.input)
     return True  # timers, status, clear all: the kind is enough
 
 
-def is_command(event_type):
-    """Whether events of this type stand for a command of the code."""
-    return event_type in KIND_OF
+cdef int command_of(int event_kind) noexcept:
+    """The kind of command that events of this kind record, or -1."""
+    return COMMANDS[event_kind]
 
 
-cdef Leaf take_match(object commands, dict event):
+cdef Leaf take_match(object commands, History history, dx_event *event):
     """Removes the command that `event` records from the head of `commands` (a deque) and returns it; None where an absent one
     is tolerated. Nondeterminism on a mismatch."""
-    cdef int kind = KIND_OF[event["type"]]
+    cdef int kind = COMMANDS[event.kind]
     cdef Leaf leaf
     if not commands:
         if kind in TOLERANT:
@@ -140,15 +154,16 @@ cdef Leaf take_match(object commands, dict event):
         what = "OrchestrationChained" if kind == DETACHED else "schedule"
         raise Nondeterminism(f"history {what} but no emitted action")
     if kind == KV_CLEAR:
-        return take_clear(commands, event)
+        return take_clear(commands, history, event)
     leaf = commands[0]
-    if not equal(leaf, kind, event):
-        raise Nondeterminism(f"{TOLERANT.get(kind, 'schedule')} mismatch: action={action(leaf)} vs event={shown(event)}")
+    if not equal(leaf, kind, history, event):
+        what = TOLERANT.get(kind, "schedule")
+        raise Nondeterminism(f"{what} mismatch: action={action(leaf)} vs event={shown(history.fields(event))}")
     commands.popleft()
     return leaf
 
 
-cdef Leaf take_clear(object commands, dict event):
+cdef Leaf take_clear(object commands, History history, dx_event *event):
     """Clears match anywhere within the leading run of clears: their order was once not fixed."""
     cdef Leaf leaf
     cdef Py_ssize_t i
@@ -156,7 +171,7 @@ cdef Leaf take_clear(object commands, dict event):
         leaf = commands[i]
         if leaf.kind != KV_CLEAR:
             break
-        if leaf.name == event["key"]:
+        if history.same(event, NAME, "key", leaf.name):
             del commands[i]
             return leaf
-    raise Nondeterminism(f"kv clear mismatch: action={action(commands[0])} vs event={shown(event)}")
+    raise Nondeterminism(f"kv clear mismatch: action={action(commands[0])} vs event={shown(history.fields(event))}")

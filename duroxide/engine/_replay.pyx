@@ -7,13 +7,15 @@ Owns which execution a turn belongs to and how its events meet the code. Refuses
 
 import json
 
-from duroxide.engine._history import CorruptHistory, Nondeterminism
+from duroxide.engine._events import CorruptHistory
+from duroxide.engine._history import Nondeterminism
 from duroxide.events import (
-    EVENT_SHAPES, KINDS, PINNED, application_failure, child_failed_item, compact, misshapen, nondeterminism, orchestration_poison, quote,
+    PINNED, application_failure, child_failed_item, compact, misshapen, nondeterminism, orchestration_poison, quote,
 )
 from duroxide.storage.base import TurnBack, TurnDone
 
 from duroxide.engine._commands cimport settle
+from duroxide.engine._events cimport History, read_history
 from duroxide.engine._execution cimport COMPLETED, FAILED, Execution
 from duroxide.engine._inbox cimport FAILURE, QUEUE, RESULT, Inbox, receive
 from duroxide.engine._outcome cimport finish
@@ -22,8 +24,6 @@ from duroxide.engine._turn cimport Turn, WorkResult
 
 LINK_SHAPE = {"parent_instance": "S", "parent_id": "I", "parent_execution_id": "I"}
 LEGACY_BELOW = (0, 1, 31)  # executions stamped below it keep the older race/cancel policy
-KNOWN = frozenset(KINDS)
-MOST = 1 << 62
 
 
 class Ran:
@@ -213,13 +213,13 @@ cdef str started_fields(Execution execution, list carried):
 cdef object resume(ran, Turn turn, Inbox inbox, loaded, env, long long now_ms):
     """A later turn: the live execution, or one made from stored history."""
     cdef Execution execution = turn.execution
-    cdef list stored = None
+    cdef History stored = None
     poisoned = turn.attempt > env.max_attempts
     if execution is None:
         if loaded is None:  # deleted since the claim: the commit will find the lease gone
             return ignored(ran)
         try:
-            stored = read_history(loaded)
+            stored = read_history(loaded.events)
             execution = from_history(turn, loaded, stored, env)
         except (CorruptHistory, Nondeterminism) as error:
             if not poisoned:
@@ -236,38 +236,6 @@ cdef object resume(ran, Turn turn, Inbox inbox, loaded, env, long long now_ms):
     return proceed(ran, turn, inbox, execution, stored, [], env)
 
 
-cdef list read_history(loaded):
-    cdef list events = []
-    cdef dict shape
-    cdef str known
-    for id, text in loaded.events:
-        try:
-            event = json.loads(text)
-            kind = event["type"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise CorruptHistory(f"event {id}: {type(error).__name__}: {error}")
-        if kind not in KNOWN:
-            raise CorruptHistory(f"event {id}: unknown variant `{kind}`")
-        events.append(event)
-        if event.get("event_id") != len(events) or id != len(events):
-            raise CorruptHistory(f"event {id} is the {len(events)}th, and says that it is event {event.get('event_id')!r:.40}")
-        shape = EVENT_SHAPES[kind]
-        for name, known in shape.items():  # the common kinds at once, the others in words
-            value = event.get(name)
-            if not (type(value) is str if known == "s" else known == "i" and type(value) is int and 0 <= value < MOST):
-                wrong = misshapen(event, shape)
-                if wrong is not None:
-                    raise CorruptHistory(f"event {id}: {kind}: {wrong}")
-                break
-        if "source_event_id" in shape and not 0 < event["source_event_id"] < id:
-            raise CorruptHistory(f"event {id}: {kind} of event {event['source_event_id']}")
-    if not events:
-        raise CorruptHistory("corrupted history: empty")
-    if events[0]["type"] != "OrchestrationStarted":
-        raise CorruptHistory("corrupted history: first event must be OrchestrationStarted")
-    return events
-
-
 cdef tuple stamp_of(dict event):
     try:
         major, minor, patch = str(event["duroxide_version"]).split("-")[0].split("+")[0].split(".")
@@ -276,10 +244,10 @@ cdef tuple stamp_of(dict event):
         return 0, 0, 0
 
 
-cdef Execution from_history(Turn turn, loaded, list stored, env):
+cdef Execution from_history(Turn turn, loaded, History stored, env):
     """The execution that stored events describe, indexed but not yet replayed. Its version is None if a newer engine made it."""
     cdef Execution execution
-    started = stored[0]
+    started = stored.fields(stored.events)
     stamp = stamp_of(started)
     try:
         version = None if started["version"] == "0.0.0" else started["version"]
@@ -352,7 +320,7 @@ cdef object poison(ran, Turn turn, Inbox inbox, Execution execution, str error, 
 # ── events -> code ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-cdef object proceed(ran, Turn turn, Inbox inbox, Execution execution, list stored, list fresh, env):
+cdef object proceed(ran, Turn turn, Inbox inbox, Execution execution, History stored, list fresh, env):
     try:
         fatal = receive(execution, turn, inbox, fresh)
         if stored is not None:
@@ -366,7 +334,9 @@ cdef object proceed(ran, Turn turn, Inbox inbox, Execution execution, list store
         execution.commands.clear()
         execution.drops = []
         if stored is not None:
-            adopt_waits(execution, stored + [json.loads(text) for _, _, text in execution.written])
+            for id, _, text in execution.written:
+                stored.add(id, text)
+            adopt_waits(execution, stored)
         execution.fail(nondeterminism(str(mismatch)))
     except BaseException:
         execution.close()

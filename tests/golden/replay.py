@@ -6,6 +6,7 @@ Owns the way back from stored events to the messages that caused them. Everythin
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from duroxide import events as texts
@@ -54,6 +55,7 @@ class Execution:
         self.events: list[Stored] = row["executions"][number]
         self.started = self.events[0]
         self.env = Environment(functions)
+        self.write: Callable[[Stored], str] = texts.compact  # an event as the store has it
 
     # ── cutting ──
 
@@ -145,7 +147,7 @@ class Execution:
             if number < self.number:
                 kv = {k: v for k, v in {**kv, **delta}.items() if v[0] is not None}  # type: ignore[misc]
         s = self.started
-        stored = [(e["event_id"], json.dumps(e)) for e in self.events[:end]]
+        stored = [(e["event_id"], self.write(e)) for e in self.events[:end]]
         return Loaded(
             self.instance, self.number, s["name"], s["version"], "Running", None, s["parent_instance"], custom[0], custom[1],
             stored, kv, delta,
