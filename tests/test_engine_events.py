@@ -224,8 +224,8 @@ def test_a_replay_is_the_same_whoever_read_its_events(plan, data):
     if data.draw(st.booleans()) and len(stored) > 1:
         at = data.draw(st.integers(1, len(stored) - 1))
         event = json.loads(stored[at][1])
-        key = data.draw(st.sampled_from([k for k in event if k not in HEAD] + ["source_event_id", "type"]))
-        event[key] = {"source_event_id": 2, "type": "TimerCreated", "fire_at_ms": 1, "details": {"Application": {"kind": "x", "message": "m"}}}.get(key, "changed")
+        key = data.draw(st.sampled_from([k for k in event if k not in HEAD] + ["event_id", "source_event_id", "type"]))
+        event[key] = {"event_id": 99, "source_event_id": 2, "type": "TimerCreated", "fire_at_ms": 1, "details": {"Application": {"kind": "x", "message": "m"}}}.get(key, "changed")
         stored[at] = stored[at][0], events.compact(event)
     spaced = [(id, json.dumps(json.loads(text))) for id, text in stored]
     assert all(isinstance(e, dict) for e in described(spaced))
