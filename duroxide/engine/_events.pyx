@@ -91,18 +91,20 @@ cdef class History:
         cdef str kind
         if event.other >= 0:
             said = (<dict>self.others[event.other]).get("event_id")
+        elif event.id == place and <long long>id == place and event.source < place and event.source != 0:
+            return 0  # the usual one: the scanner takes no other kinds of values, and no completion without its source
         else:
             said = event.id
         if id != place or said != place:
             raise CorruptHistory(f"event {id} is the {place}th, and says that it is event {said!r:.40}")
+        kind = KINDS[event.kind]
         if event.other >= 0:
-            kind = KINDS[event.kind]
             wrong = misshapen(self.others[event.other], EVENT_SHAPES[kind])
             if wrong is not None:
                 raise CorruptHistory(f"event {id}: {kind}: {wrong}")
             self.resolve(event)
         if event.kind in LINKED and not 0 < event.source < place:
-            raise CorruptHistory(f"event {id}: {KINDS[event.kind]} of event {event.source}")
+            raise CorruptHistory(f"event {id}: {kind} of event {event.source}")
         return 0
 
     cdef int resolve(self, dx_event *event) except -1:
