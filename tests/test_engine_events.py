@@ -164,20 +164,25 @@ steps = st.lists(
 )
 
 
+def step(ctx, what, name, value):
+    """The descriptor of one step of a plan; None for what acts at once."""
+    return {
+        "activity": lambda: ctx.schedule_activity(name, value), "timer": lambda: ctx.schedule_timer(5),
+        "queue": lambda: ctx.dequeue_event(name), "event": lambda: ctx.wait_for_event(name), "guid": lambda: ctx.new_guid(),
+        "child": lambda: ctx.schedule_sub_orchestration("child", value),
+        "race": lambda: ctx.race(ctx.schedule_activity(name, value), ctx.schedule_timer(9)),
+        "all": lambda: ctx.all([ctx.schedule_activity(name, value), ctx.dequeue_event(name)]),
+        "kv": lambda: ctx.set_kv_value(name, value), "status": lambda: ctx.set_custom_status(json.dumps(value)),
+    }[what]()  # fmt: skip
+
+
 def program(plan):
     """An orchestration that does `plan` and keeps what it gets, errors by their text."""
 
     def flow(ctx, _):
         got = []
         for what, name, value in plan:
-            task = {
-                "activity": lambda: ctx.schedule_activity(name, value), "timer": lambda: ctx.schedule_timer(5),
-                "queue": lambda: ctx.dequeue_event(name), "event": lambda: ctx.wait_for_event(name), "guid": lambda: ctx.new_guid(),
-                "child": lambda: ctx.schedule_sub_orchestration("child", value),
-                "race": lambda: ctx.race(ctx.schedule_activity(name, value), ctx.schedule_timer(9)),
-                "all": lambda: ctx.all([ctx.schedule_activity(name, value), ctx.dequeue_event(name)]),
-                "kv": lambda: ctx.set_kv_value(name, value), "status": lambda: ctx.set_custom_status(json.dumps(value)),
-            }[what]()  # fmt: skip
+            task = step(ctx, what, name, value)
             try:
                 got.append((yield task) if task is not None else None)
             except Exception as error:
