@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
 import threading
 from pathlib import Path
 from typing import Any
 
-from faults.scenario import ACTS, EXPECTED, register
+from faults.scenario import ACTS, EXPECTED, append, register
 
 import duroxide
 from duroxide import errors
@@ -108,25 +107,25 @@ class Outside:
 
     def __init__(self, native: Any, journal: Path) -> None:
         self.native, self.client = native, duroxide.Client(native)
-        self.path = journal
-        self.journal = os.open(journal, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        self.journal = journal
+        journal.touch()
         lines = journal.read_text().splitlines()
         self.todo = [act for act in ACTS if f"heard {act.name}" not in lines]
         self.begun = {act.name for act in self.todo if f"begin {act.name}" in lines}  # perhaps done, perhaps not: again
 
     def receivers_again(self) -> set[str]:
         """Who may have got one more of something, because nobody had heard that it was sent."""
-        begun = self.path.read_text().splitlines()
+        begun = self.journal.read_text().splitlines()
         return {act.receiver for act in ACTS if begun.count(f"begin {act.name}") > 1}
 
     def step(self) -> bool:
         for act in self.todo:
             if act.name in self.begun or act.due(self.native):
-                os.write(self.journal, f"begin {act.name}\n".encode())
+                append(self.journal, f"begin {act.name}")
                 self.begun.add(act.name)
                 with contextlib.suppress(errors.NotFound):  # deleted already, by the call that nobody heard of
                     act.do(self.client)
-                os.write(self.journal, f"heard {act.name}\n".encode())
+                append(self.journal, f"heard {act.name}")
                 self.todo.remove(act)
                 return True
         return False
