@@ -538,3 +538,11 @@ def test_no_thread_to_be_had_is_an_error_of_this_wait_and_not_the_end_of_all(
     with queue.watch("x") as watch:
         store.seen += 1
         assert watch.wait(PATIENCE_S), "the next one looks at the store"
+
+
+def test_what_others_committed_before_one_listened_is_looked_for(store: Store, queue: Queue) -> None:
+    """Between a client's first look and the moment from which its store hears of others, one of them may have ended what it waits for."""
+    store.subscribe = lambda heard: True  # type: ignore[attr-defined]
+    with queue.watch("i") as watch:
+        assert watch.wait(0.0), "it waited for news that had come already"
+        assert not watch.wait(0.0)

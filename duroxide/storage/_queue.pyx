@@ -551,6 +551,8 @@ cdef class Queue:
                 subscribe = getattr(self.store, "subscribe", None)
                 if subscribe is None or not subscribe(_hears(ref(self))):
                     threading.Thread(target=self._poll, name="duroxide-watch", daemon=True).start()
+                else:
+                    self.changed()  # what others committed between our last look and now was told to nobody
             except BaseException:
                 self.watching = False  # no thread to be had: the next sleeper tries again
                 raise
