@@ -185,7 +185,9 @@ def test_a_server_that_just_came_up_delays_nobody_who_came_later(own: Server, mo
                 native.close()
 
 
-@pytest.mark.parametrize("careless", [False, True], ids=["as it is", "with a planted bug"])
+@pytest.mark.parametrize(  # the bug is seen only if the zombie's result comes before its heir has moved on: not on every machine at any load
+    "careless", [pytest.param(False, id="as it is"), pytest.param(True, id="with a planted bug", marks=pytest.mark.soak)]
+)
 def test_a_process_that_was_stopped_past_its_leases_commits_nothing(
     worker: Begin, client: duroxide.Client, postgres: Server, schema: str, careless: bool
 ) -> None:
