@@ -53,7 +53,7 @@ def on_files(directory: Path) -> list[Party]:
 
 
 def test_stores_answer_alike_whatever_is_done() -> None:
-    lives(in_memory, 60, 40, derandomize=True)
+    lives(in_memory, 40, 40, derandomize=True)
 
 
 def test_providers_that_share_a_file_answer_as_one_store(tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ def storm(strike: Callable[[], Any], seconds: float, pause_s: Callable[[], float
 
 # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+def by_default(one: str) -> list[Any]:
+    """All faults; `one` in the default run, the others in the soak run."""
+    return [fault if fault == one else pytest.param(fault, marks=pytest.mark.soak) for fault in FAULTS]
+
+
 OURS = "FROM pg_stat_activity WHERE application_name LIKE 'duroxide%%'"
 
 
@@ -76,7 +81,7 @@ def terminate(server: Server, how_many: int = 1) -> None:
     server.execute(f"SELECT pg_terminate_backend(pid) FROM (SELECT pid {OURS} ORDER BY random() LIMIT {how_many}) AS chosen")
 
 
-@pytest.mark.parametrize("runtimes", [1, 3])
+@pytest.mark.parametrize("runtimes", [1, pytest.param(3, marks=pytest.mark.soak)])
 def test_any_connection_may_be_terminated_at_any_time(postgres: Server, lab: Make, runtimes: int) -> None:
     here = lab(runtimes=runtimes)
     here.begin()
@@ -117,7 +122,7 @@ def test_an_outage_ends_and_everything_goes_on_at_once(proxy: Proxy, lab: Make) 
     here.finish()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", by_default(ANSWER_HALF))
 def test_round_trips_get_lost_by_lot(proxy: Proxy, lab: Make, fault: str) -> None:
     here, lots = lab(url=proxy.url, runtimes=2), random.Random(3)
     proxy.rule = lambda number, request: fault if lots.random() < 0.1 else PASS
@@ -148,7 +153,7 @@ def trips_of(here: Laboratory, proxy: Proxy, rule: Callable[[int], str]) -> int:
     return proxy.trips - before
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", by_default(ANSWER_LOST))
 def test_each_round_trip_in_turn_gets_lost(proxy: Proxy, lab: Make, fault: str) -> None:
     """A fixed share of them; all in the soak test."""
     lose_each(proxy, lab, fault, {REQUEST_LOST: 2, ANSWER_LOST: 3, ANSWER_HALF: 4}[fault], step=6)
@@ -351,6 +356,7 @@ def test_statements_fail(postgres: Server, lab: Make, kind: str) -> None:
     here.finish()
 
 
+@pytest.mark.soak
 def test_transactions_run_into_each_other(own: Server, own_lab: Make) -> None:
     """Serializable throughout, four runtimes: the server itself rolls back what it cannot put into an order."""
     own.set(default_transaction_isolation="serializable")

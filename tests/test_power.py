@@ -92,7 +92,7 @@ def test_what_was_acknowledged_survives_a_power_cut_while_room_is_made(record: R
     recording = record(implementation, room=400_000, pages=60)
     zeros = [op for op in recording.tape.ops if op.kind == "write" and op.file == "x.db-wal" and not any(op.value)]
     assert len(zeros) > 10, "the room of two openings of the file"
-    _, missing = outages(recording, tmp_path / "cut", True, 100 if implementation == "c" else 30)
+    _, missing = outages(recording, tmp_path / "cut", True, 70 if implementation == "c" else 30)
     assert set(missing) <= {0}
 
 
