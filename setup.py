@@ -5,6 +5,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("DUROXIDE_DEBUG") == "1"
 SANITIZE = os.environ.get("DUROXIDE_SANITIZE") == "1"  # AddressSanitizer and UndefinedBehaviorSanitizer: see tests/memory
@@ -32,7 +33,17 @@ def extension(path: Path) -> Extension:
     )
 
 
+class BuildExt(build_ext):
+    """Leaves what it built beside the sources, too: Python in a clone finds the clone's package before the installed one."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.inplace:
+            self.copy_extensions_to_source()
+
+
 setup(
+    cmdclass={"build_ext": BuildExt},
     ext_modules=cythonize(
         [extension(p) for p in sorted(Path("duroxide").rglob("*.pyx"))],
         build_dir="build/cython",
